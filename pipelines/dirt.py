@@ -129,7 +129,7 @@ def _cropped(image: Image.Image, seed: str) -> Image.Image:
 def _watermarked(image: Image.Image, seed: str) -> Image.Image:
     """With a band of Latin text across the middle, and the site's name in a corner."""
     text = f"www.example.com  NO.{draw(10_000, seed, 'number'):04}"
-    size = max(10, image.width // 12)
+    size = max(8, image.width // 16)
     font = ImageFont.load_default(size)
     layer = Image.new("RGBA", image.size)
     pen = ImageDraw.Draw(layer)
