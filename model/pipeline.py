@@ -1,0 +1,152 @@
+"""A checkpoint called like a function: Chinese text in, pictures out, in diffusers' layout on disk."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from torch import Tensor
+from transformers import BertTokenizer, ChineseCLIPTextModel
+from transformers.utils import logging as transformers_logging
+
+from model import flow, text
+from model.autoencoder import SCALE, JuZhouAutoencoder
+from model.flow import Callback
+from model.unet import JuZhouUNet
+from schemas.errors import JuZhouError
+
+STEPS = 28
+"""Steps of a base checkpoint, as in the report."""
+
+GUIDANCE = 4.0
+"""The report does not publish its guidance; SD3's range is 3.5 to 7, and small models want the low end."""
+
+
+STRICT_LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False}
+"""How weights are loaded: safetensors only, and without the accelerate package."""
+
+
+def quiet() -> None:
+    """Turn off the progress bars that diffusers and transformers draw on loading and saving, in this process."""
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+class JuZhouPipeline(DiffusionPipeline):
+    """U-Net, autoencoder, text encoder, tokenizer and scheduler of one checkpoint.
+
+    `distilled_steps` is saved with the checkpoint: a distilled one knows in how many steps it draws, at the levels
+    `noise_levels(distilled_steps, scheduler.shift)`, without guidance.
+    """
+
+    unet: JuZhouUNet
+    autoencoder: JuZhouAutoencoder
+    text_encoder: ChineseCLIPTextModel
+    tokenizer: BertTokenizer
+    scheduler: FlowMatchEulerDiscreteScheduler
+
+    def __init__(
+        self,
+        unet: JuZhouUNet,
+        autoencoder: JuZhouAutoencoder,
+        text_encoder: ChineseCLIPTextModel,
+        tokenizer: BertTokenizer,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        distilled_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            unet=unet, autoencoder=autoencoder, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler
+        )
+        self.register_to_config(distilled_steps=distilled_steps)
+        self.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Self:
+        """Load a checkpoint: a folder that `save_pretrained` wrote, or a hub id. Weights are safetensors only.
+
+        Raises:
+            JuZhouError: there is no JuZhou checkpoint there, or it is damaged.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if folder.exists() and not (folder / "model_index.json").is_file():
+            raise JuZhouError(f"{folder}: no checkpoint here (no model_index.json); give a folder that training wrote")
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **{**STRICT_LOADING, **kwargs})
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise JuZhouError(f"{folder}: the checkpoint cannot be loaded: {' '.join(str(error).split())}") from error
+
+    @property
+    def default_size(self) -> int:
+        """The side in pixels at which the checkpoint was trained."""
+        return self.unet.config["sample_size"] * SCALE
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str = "",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+        height: int | None = None,
+        width: int | None = None,
+        callback: Callback | None = None,
+    ) -> list[Image.Image]:
+        """Draw a picture for each prompt. On a CPU equal seeds give equal pictures, bit for bit.
+
+        Args:
+            num_inference_steps: by default 28, or the number that a distilled checkpoint was trained for.
+            guidance_scale: by default 4; a distilled checkpoint needs none.
+            seed: the first picture's; the next ones have seed + 1, seed + 2, …
+            height: pixels, a multiple of 32; the checkpoint's own by default, like `width`.
+            callback: told after each step how many of how many are done.
+
+        Raises:
+            JuZhouError: no prompt, a size that does not fit, or steps or guidance that the checkpoint cannot do.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        shape = self._latent_shape(height or self.default_size, width or self.default_size)
+        distilled = self.config["distilled_steps"]
+        steps = num_inference_steps if num_inference_steps is not None else distilled or STEPS
+        if not prompts or steps < 1:
+            raise JuZhouError("at least one prompt and one step are needed")
+        if distilled and (steps != distilled or guidance_scale not in (None, 1.0)):
+            raise JuZhouError(f"this checkpoint is distilled: it draws in {distilled} steps without guidance")
+        self.text_encoder.eval()
+        self.unet.eval()
+        device = self._execution_device
+        seen = text.encode(self.text_encoder, self.tokenizer, prompts)
+        noises = _noises(len(prompts), distilled or 1, shape, seed).to(device, self.unet.dtype)
+        if distilled:
+            levels = flow.noise_levels(steps, self.scheduler.config["shift"]).to(device)
+            latents = flow.sample_distilled(self.unet, list(noises), seen, levels, callback)
+        else:
+            negative = text.encode(self.text_encoder, self.tokenizer, [negative_prompt] * len(prompts))
+            guidance = GUIDANCE if guidance_scale is None else guidance_scale
+            latents = flow.sample(self.unet, self.scheduler, noises[0], seen, negative, steps, guidance, callback)
+        return self._pictures(latents)
+
+    def _latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a picture; the U-Net halves them twice more."""
+        if height <= 0 or width <= 0 or height % (4 * SCALE) or width % (4 * SCALE):
+            raise JuZhouError(f"{height} × {width} is not possible; both sides must be multiples of {4 * SCALE}")
+        return self.unet.config["latent_channels"], height // SCALE, width // SCALE
+
+    def _pictures(self, latents: Tensor) -> list[Image.Image]:
+        """Latents as the denoiser has them → RGB pictures."""
+        settings = self.autoencoder.config
+        raw = latents.to(self.autoencoder.dtype) / settings["scaling_factor"] + settings["shift_factor"]
+        pixels = ((self.autoencoder.decode(raw).sample.float() + 1) * 127.5).round().clamp(0, 255)
+        return [Image.fromarray(picture) for picture in pixels.byte().permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def _noises(count: int, steps: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """(steps, count, *shape): each picture's noise depends on its own seed alone, not on its neighbours."""
+    pictures = [torch.randn(steps, *shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
+    return torch.stack(pictures, dim=1)
