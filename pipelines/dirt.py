@@ -1,5 +1,6 @@
 """What is wrong with pictures and captions of the mini web: each kind a pure function of what it spoils and a seed."""
 
+import hashlib
 import io
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from filters.picture import decode
 from pipelines.material import Pair
-from schemas.identity import digest
 
 BLOCK = 200
 CAPTION_DIRT = {
@@ -40,9 +40,14 @@ FILE_NAMES = ("IMG_{:04}.JPG", "DSC_{:04}.jpg", "微信图片_20240713{:04}.png"
 Choice = TypeVar("Choice")
 
 
+def chance(*about: str) -> bytes:
+    """Bytes that look like chance and depend on nothing but what they are about."""
+    return hashlib.sha256("\n".join(about).encode()).digest()
+
+
 def draw(bound: int, *about: str) -> int:
     """A number from 0 to below `bound` that depends on nothing but what it is about."""
-    return int.from_bytes(digest("mini web", *about)) % bound
+    return int.from_bytes(chance(*about)) % bound
 
 
 def pick(options: Sequence[Choice], *about: str) -> Choice:

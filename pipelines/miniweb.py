@@ -27,6 +27,7 @@ from pipelines.dirt import (
     DAMAGE,
     EXTRAS,
     banner,
+    chance,
     draw,
     pick,
     published,
@@ -38,7 +39,6 @@ from pipelines.dirt import (
 )
 from pipelines.material import Pair
 from schemas.errors import JuZhouError
-from schemas.identity import digest
 
 PAGES_A_LIST = 50
 SITE = "拾图百科"
@@ -133,7 +133,7 @@ class MiniWeb:
     def _order(self) -> list[int]:
         """The pairs in the order of the pages: shuffled, so that neighbours have nothing in common."""
         names = [f"{pair.source} {pair.caption} {pair.picture.name}" for pair in self.pairs]
-        return sorted(range(len(names)), key=lambda index: digest("order", names[index]))
+        return sorted(range(len(names)), key=lambda index: chance("order", names[index]))
 
     @cached_property
     def _truth_by_picture(self) -> dict[str, Truth]:
@@ -167,7 +167,7 @@ class MiniWeb:
         if not suffix:
             as_published = kind in {"clean", "copy", "private", "truncated", "missing"} or kind in CAPTION_DIRT
             suffix = published_suffix(pair) if as_published else ".jpg"
-        name = f"{digest('name', seed).hex()[:10]}{suffix}"
+        name = f"{chance('name', seed).hex()[:10]}{suffix}"
         picture = f"{'/private' if kind == 'private' else ''}/img/{_date(page).replace('-', '/')[:7]}/{name}"
         if kind == "tracker":
             return Truth(f"/page/{page}.html", picture, "", kind, None, None)
@@ -287,7 +287,7 @@ def _kinds(block: int) -> list[str]:
     """What the pages of a block carry beside clean pictures: the shares hold in every block, the order is by chance."""
     kinds = [kind for shares in (CAPTION_DIRT, DAMAGE, EXTRAS) for kind, share in shares.items() for _ in range(share)]
     kinds += ["clean"] * (BLOCK - len(kinds))
-    places = sorted(range(BLOCK), key=lambda place: digest("dirt", str(block), str(place)))
+    places = sorted(range(BLOCK), key=lambda place: chance("dirt", str(block), str(place)))
     return [kinds[place] for place in places]
 
 
