@@ -191,7 +191,7 @@ class MiniWeb:
         )
 
     def _stranger(self, pair: Pair, seed: str) -> Pair:
-        """A pair that shares no word with this one, if there is any."""
+        """A pair that shares no word with this one; the material must hold one."""
         start = draw(len(self.pairs), seed, "stranger")
         own = {pair.caption, *pair.tags}
         others = (self.pairs[(start + step) % len(self.pairs)] for step in range(len(self.pairs)))
