@@ -1,6 +1,7 @@
 """What a measure is: pure, named, fingerprinted; a batch in, columns out."""
 
-from typing import Any, Protocol, Sequence
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import pyarrow as pa
 

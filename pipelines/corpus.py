@@ -1,0 +1,174 @@
+"""A corpus on disk: Parquet parts and tars of original bytes that other tools can open. What is there is the state."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import views
+from schemas.errors import JuZhouError
+from schemas.tables import SCHEMA_VERSION, Table
+
+UNFINISHED = ".unfinished-"
+"""Prefix of whatever is being written; a name without it is whole."""
+
+
+class Corpus:
+    """A folder with `corpus.json`, `tables/`, `blobs/` and `releases/`."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a corpus.
+
+        Raises:
+            JuZhouError: the folder is no corpus, or is one of another schema version.
+        """
+        try:
+            about = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
+            version = about["schema_version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise JuZhouError(f"{path} is not a corpus; `juzhou build RECIPE` makes one") from error
+        if version != SCHEMA_VERSION:
+            raise JuZhouError(f"{path} has schema version {version}, this JuZhou reads version {SCHEMA_VERSION}")
+        self.path = path
+        self.tables = path / "tables"
+        self.blobs = path / "blobs"
+        self.releases = path / "releases"
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Open the corpus at `path`, and make an empty one first where there is none.
+
+        Raises:
+            JuZhouError: something else is there already.
+        """
+        if not (path / "corpus.json").exists():
+            strangers = [name for name in os.listdir(path) if not name.startswith(".")] if path.is_dir() else []
+            if path.is_file() or set(strangers) - {"tables", "blobs", "releases"}:
+                raise JuZhouError(f"{path} holds something else; name an empty folder for the corpus")
+            for folder in ("tables", "blobs", "releases"):
+                (path / folder).mkdir(parents=True, exist_ok=True)
+            about = {"schema_version": SCHEMA_VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+            write_whole(path / "corpus.json", (json.dumps(about) + "\n").encode())
+        return cls(path)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """The right to add to the corpus, which one process has at a time; what a killed one left half is swept away.
+
+        Raises:
+            JuZhouError: another process has it.
+        """
+        with open(self.path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise JuZhouError(f"another process is writing to {self.path}; wait until it ends") from None
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        for leftover in self.path.rglob(UNFINISHED + "*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
+        named = {row["tar"] for row in self.sql("SELECT DISTINCT tar FROM fetches WHERE tar IS NOT NULL").to_pylist()}
+        for blob in self.blobs.iterdir():
+            if blob.name not in named:
+                blob.unlink()
+
+    def append(self, table: Table, rows: pa.Table) -> None:
+        """Add rows as one new part, which is seen whole or not at all. No rows add no part."""
+        if not rows.num_rows:
+            return
+        folder = self.tables / table.path
+        folder.mkdir(parents=True, exist_ok=True)
+        part = f"part-{time.time_ns():020d}.parquet"
+        unfinished = folder / (UNFINISHED + part)
+        pq.write_table(rows.select(table.schema.names).cast(table.schema), unfinished, compression="zstd")
+        _flush(unfinished)
+        unfinished.rename(folder / part)
+
+    def parts(self, *tables: str) -> list[str]:
+        """The names of all parts of some tables with their variants, oldest first within a variant."""
+        found = [path for table in tables for path in (self.tables / table).rglob("part-*.parquet")]
+        return sorted(str(path.relative_to(self.tables)) for path in found)
+
+    def adopt(self, recipe: str, variants: Sequence[Table]) -> None:
+        """Make these variants the current ones, which the views show, and remember the recipe that asked for them."""
+        current = {"recipe": recipe, "variants": sorted(table.path for table in variants)}
+        write_whole(self.path / "current.json", (json.dumps(current, ensure_ascii=False, indent=1) + "\n").encode())
+
+    @property
+    def recipe(self) -> str | None:
+        """The recipe of the last build, as JSON."""
+        return self._current().get("recipe")
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants of the last build: measures, duplicates, captions and verdicts, as paths below `tables/`."""
+        return self._current().get("variants", [])
+
+    def _current(self) -> dict[str, Any]:
+        path = self.path / "current.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with the views of `pipelines.views`."""
+        return views.connect(self.tables, self.variants)
+
+    def sql(self, query: str) -> pa.Table:
+        """The answer to a query over the views."""
+        with self.connect() as connection:
+            return connection.sql(query).to_arrow_table()
+
+    def ask(self, query: str) -> pa.Table:
+        """The answer to a stranger's query: one question over the views, with no reach beyond the tables.
+
+        Raises:
+            JuZhouError: the query is no single question, or DuckDB cannot answer it.
+        """
+        query = views.read_only(query)
+        with self.connect() as connection:
+            views.lock_down(connection, self.tables)
+            try:
+                return connection.sql(query).to_arrow_table()
+            except duckdb.Error as error:
+                raise JuZhouError(str(error)) from error
+
+    def read(self, tar: str, offset: int, length: int) -> bytes:
+        """Original bytes of a picture, by the location that `images` and `fetches` hold."""
+        with open(self.blobs / tar, "rb") as blob:
+            blob.seek(offset)
+            content = blob.read(length)
+        if len(content) != length:
+            raise OSError(f"{self.blobs / tar} ends before byte {offset + length}")
+        return content
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is seen whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(UNFINISHED + path.name)
+    unfinished.write_bytes(content)
+    _flush(unfinished)
+    unfinished.replace(path)
+
+
+def _flush(path: Path) -> None:
+    """Hand a file's bytes to the disk, so that a rename never outlives them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

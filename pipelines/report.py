@@ -1,0 +1,160 @@
+"""The report of a build: one self-contained HTML page that a person reads to see what became of everything."""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+from PIL import Image
+
+from filters.picture import decode
+from pipelines.corpus import Corpus, write_whole
+from schemas.policy import Policy
+from schemas.release import Manifest
+
+KEPT_SHOWN = 60
+REJECTED_SHOWN = 8
+GROUPS_SHOWN = 12
+THUMBNAIL_PX = 112
+
+FUNNEL = """
+    WITH found AS (
+        SELECT source, candidate_id, url_id, (SELECT bool_or(status = 'ok') FROM fetches WHERE fetches.url_id = candidates.url_id)
+            AS fetched FROM candidates
+    )
+    SELECT source, count(*) AS found, count(*) FILTER (fetched) AS fetched,
+        any_value(unique_pictures) AS unique_pictures, any_value(kept) AS kept
+    FROM found LEFT JOIN (
+        SELECT source, count(DISTINCT representative) AS unique_pictures, count(*) FILTER (verdict.kept) AS kept
+        FROM corpus GROUP BY source
+    ) AS judged USING (source)
+    GROUP BY source ORDER BY found DESC
+"""
+
+FETCHED = """
+    SELECT status, coalesce(regexp_replace(error, ':.*', ''), '') AS error, count(*) AS urls FROM fetches
+    GROUP BY ALL ORDER BY urls DESC
+"""
+
+RULES = """
+    SELECT verdict.rule AS rule, count(*) AS first, (
+        SELECT count(*) FROM verdicts WHERE list_contains(failed, verdict.rule)
+    ) AS failed FROM corpus WHERE NOT verdict.kept GROUP BY verdict.rule
+"""
+
+KEPT = f"""
+    SELECT corpus.caption, corpus.tar, corpus."offset", corpus.length, corpus.alignment.score AS alignment,
+        corpus.aesthetic.score AS aesthetic, poem.text AS line, poem.author, poem.title, poem.score AS fit
+    FROM corpus LEFT JOIN captions AS poem
+        ON poem.sample_id = corpus.sample_id AND poem.kind = 'poem' AND poem.rank = 1
+    WHERE verdict.kept ORDER BY corpus.sample_id LIMIT {KEPT_SHOWN}
+"""
+
+REJECTED = f"""
+    SELECT verdict.rule AS rule, verdict.value AS value, verdict.threshold AS threshold, verdict.failed AS failed,
+        caption, tar, "offset", length
+    FROM corpus WHERE NOT verdict.kept
+    QUALIFY row_number() OVER (PARTITION BY verdict.rule ORDER BY sample_id) <= {REJECTED_SHOWN}
+    ORDER BY sample_id
+"""
+
+GROUPS = f"""
+    WITH groups AS (
+        SELECT representative, list({{'distance': distance, 'tar': tar, 'offset': "offset", 'length': images.length,
+            'width': width, 'height': height}} ORDER BY distance, image_id) AS pictures
+        FROM duplicates JOIN images USING (image_id) GROUP BY representative
+    )
+    SELECT pictures FROM groups WHERE len(pictures) > 1 ORDER BY len(pictures) DESC, representative LIMIT {GROUPS_SHOWN}
+"""
+
+
+def funnel(corpus: Corpus) -> pa.Table:
+    """By source: candidates found, candidates whose URL gave a picture, distinct pictures, samples kept."""
+    return corpus.sql(FUNNEL)
+
+
+def write(corpus: Corpus, policy: Policy, release: Path, stages: Sequence[Path], path: Path) -> None:
+    """Write the page.
+
+    Args:
+        stages: the finished training stages, in order, whose `metrics.jsonl` and pictures are shown.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    rejected: dict[str, list[dict[str, Any]]] = {}
+    for row in _with_pictures(corpus, corpus.sql(REJECTED).to_pylist()):
+        rejected.setdefault(row["rule"], []).append(row)
+    counts = {row["rule"]: row for row in corpus.sql(RULES).to_pylist()}
+    page = environment.get_template("report.html.j2").render(
+        manifest=Manifest.load(release),
+        funnel=funnel(corpus).to_pylist(),
+        fetched=corpus.sql(FETCHED).to_pylist(),
+        kept=_with_pictures(corpus, corpus.sql(KEPT).to_pylist()),
+        rules=[(rule, counts[rule.name], rejected[rule.name]) for rule in policy.rules if rule.name in counts],
+        groups=[_with_pictures(corpus, row["pictures"]) for row in corpus.sql(GROUPS).to_pylist()],
+        stages=[_stage(folder) for folder in stages],
+    )
+    write_whole(path, page.encode())
+
+
+def _with_pictures(corpus: Corpus, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a thumbnail as a data URI, or None where the picture cannot be decoded."""
+    return [row | {"picture": _thumbnail(corpus.read(row["tar"], row["offset"], row["length"]))} for row in rows]
+
+
+def _thumbnail(content: bytes) -> str | None:
+    try:
+        image = Image.fromarray(decode(content).pixels)
+    except ValueError:
+        return None
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    sink = io.BytesIO()
+    image.save(sink, "webp", quality=80)
+    return _data_uri("webp", sink.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _stage(folder: Path) -> dict[str, Any]:
+    """A training stage: its curves as SVG points, and the pictures that it left."""
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    names = [name for name in steps[0] if name == "loss" or name.endswith("_loss")] if steps else []
+    return {
+        "name": folder.name.partition("-")[0],
+        "steps": len(steps),
+        "curves": [_curve(name, [step[name] for step in steps if step.get(name) is not None]) for name in names],
+        "pictures": [(path.stem, _data_uri("png", path.read_bytes())) for path in sorted(folder.glob("*.png"))],
+        "prompts": json.loads(prompts.read_text(encoding="utf-8"))
+        if (prompts := folder / "samples.json").exists()
+        else [],
+    }
+
+
+def _curve(name: str, values: list[float], width: int = 260, height: int = 90) -> dict[str, Any]:
+    """A loss over its steps, smoothed by the mean of up to 60 equal stretches, scaled to the box."""
+    stretch = max(1, math.ceil(len(values) / 60))
+    means = [
+        sum(part) / len(part) for start in range(0, len(values), stretch) if (part := values[start : start + stretch])
+    ]
+    low, high = min(means), max(means)
+    scale = (high - low) or 1.0
+    points = [
+        f"{index * width / max(1, len(means) - 1):.1f},{height - (mean - low) / scale * height:.1f}"
+        for index, mean in enumerate(means)
+    ]
+    return {
+        "name": name,
+        "first": means[0],
+        "last": means[-1],
+        "points": " ".join(points),
+        "width": width,
+        "height": height,
+    }

@@ -1,0 +1,147 @@
+"""The corpus as SQL: a DuckDB view a table, and `corpus`, a wide row a sample."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from schemas.errors import JuZhouError
+from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, VERDICTS
+
+SAMPLES_FOUND = """
+    SELECT
+        samples.sample_id, samples.image_id, samples.caption,
+        candidates.source, candidates.url, candidates.page_url, candidates.caption_from, candidates.licence,
+        images.tar, images."offset", images.length, images.format, images.orientation,
+        duplicates.representative, duplicates.distance,
+        duplicates.representative = samples.image_id AS stands_for_itself,
+        repeats.repeats
+    FROM samples
+    LEFT JOIN images USING (image_id)
+    LEFT JOIN candidates USING (candidate_id)
+    LEFT JOIN duplicates USING (image_id)
+    LEFT JOIN repeats ON repeats.caption = samples.caption
+"""
+
+REPEATS = """
+    SELECT caption, count(DISTINCT coalesce(representative, image_id)) AS repeats
+    FROM samples LEFT JOIN duplicates USING (image_id) GROUP BY caption
+"""
+
+
+def connect(tables: Path, variants: Sequence[str] = ()) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB over the parts below `tables`.
+
+    Views: one a table under its name (`captions` with a column `kind`); a measure under its own name, such as
+    `alignment`; `repeats`, how many distinct pictures bear a caption; `samples_found`, a sample with its picture and
+    where it is from; and `corpus`, the same with the numbers of each measure as a struct (`alignment.score`), the
+    verdict as one more (`verdict.rule`).
+
+    Args:
+        variants: the variants that are current, as paths below `tables`: `measures/alignment@0123456789ab`.
+    """
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    for table in ENTITIES:
+        _view(connection, table.path, {"": tables / table.path}, table.schema)
+    for family, schema in (("duplicates", DUPLICATES), ("verdicts", VERDICTS)):
+        _view(connection, family, {"": folder for folder in _current(tables, variants, family).values()}, schema)
+    _view(
+        connection, "captions", _current(tables, variants, "captions"), CAPTIONS.append(pa.field("kind", pa.string()))
+    )
+    for name, folder in _current(tables, variants, "measures").items():
+        _view(connection, name, {"": folder}, None)
+    connection.execute(f"CREATE VIEW repeats AS {REPEATS}")
+    connection.execute(f"CREATE VIEW samples_found AS {SAMPLES_FOUND}")
+    structs = [f"{_numbers(connection, name)} AS {name}" for name in _measures(connection, tables, variants)]
+    structs.append("{'kept': kept, 'rule': rule, 'value': value, 'threshold': threshold, 'failed': failed} AS verdict")
+    connection.execute(
+        f"CREATE VIEW corpus AS SELECT samples_found.*, {', '.join(structs)} "
+        f"FROM {joined(connection, tables, variants)} LEFT JOIN verdicts USING (sample_id)"
+    )
+    return connection
+
+
+def joined(connection: duckdb.DuckDBPyConnection, tables: Path, variants: Sequence[str]) -> str:
+    """A FROM clause with one row a sample, in which `measure.column` and the columns of `samples_found` can be named."""
+    joins = [
+        f"LEFT JOIN {name} USING ({'sample_id' if 'sample_id' in _columns(connection, name) else 'image_id'})"
+        for name in _measures(connection, tables, variants)
+    ]
+    return " ".join(["samples_found", *joins])
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection, tables: Path) -> None:
+    """Leave a connection nothing but the files below `tables`, for good."""
+    connection.execute(f"SET allowed_directories = [{literal(tables)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def read_only(query: str) -> str:
+    """The query, once it is known to be a single question.
+
+    Raises:
+        JuZhouError: it is not SQL, holds several statements, or would change something.
+    """
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise JuZhouError(f"not SQL: {str(error).splitlines()[0]}") from error
+    questions = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+    if len(statements) != 1 or statements[0].type not in questions:
+        raise JuZhouError("one SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN is wanted: a corpus is read-only here")
+    return query
+
+
+def _current(tables: Path, variants: Sequence[str], family: str) -> dict[str, Path]:
+    """The current variants of a family of tables: name without fingerprint → folder."""
+    paths = [path for path in variants if path.startswith(family + "/")]
+    return {path.removeprefix(family + "/").partition("@")[0]: tables / path for path in sorted(paths)}
+
+
+def _measures(connection: duckdb.DuckDBPyConnection, tables: Path, variants: Sequence[str]) -> list[str]:
+    """The current measures that have rows."""
+    return [name for name, folder in _current(tables, variants, "measures").items() if _whole_parts(folder)]
+
+
+def _view(connection: duckdb.DuckDBPyConnection, name: str, folders: dict[str, Path], schema: pa.Schema | None) -> None:
+    """A view over the parts of some folders, whose names become the column `kind` where there are any.
+
+    Without parts the view is empty and has the given schema; without a schema too, there is none.
+    """
+    selects = [
+        f"SELECT *{f', {literal(kind)} AS kind' if kind else ''} FROM read_parquet({literal(f'{folder}/part-*.parquet')})"
+        for kind, folder in folders.items()
+        if _whole_parts(folder)
+    ]
+    if selects:
+        connection.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
+    elif schema is not None:
+        connection.register(name, schema.empty_table())
+
+
+def _whole_parts(folder: Path) -> bool:
+    return any(folder.glob("part-*.parquet"))
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]:
+    """Column name → DuckDB type."""
+    return {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()}
+
+
+def _numbers(connection: duckdb.DuckDBPyConnection, measure: str) -> str:
+    """A struct of a measure's columns but its key, its vectors and its hashes, which no one reads by eye."""
+    heavy = ("BLOB", "[]", "[")
+    columns = [
+        name
+        for name, kind in _columns(connection, measure).items()
+        if not any(mark in kind for mark in heavy) and name not in ("image_id", "sample_id")
+    ]
+    return "{" + ", ".join(f"'{name}': {measure}.{name}" for name in columns) + "}"
+
+
+def literal(text: str | Path) -> str:
+    """A SQL string literal."""
+    return "'" + str(text).replace("'", "''") + "'"

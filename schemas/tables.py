@@ -1,0 +1,166 @@
+"""What a row is: an Arrow schema and a key for each table of a corpus."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+
+from schemas.identity import DIGEST_BYTES
+
+ID = pa.binary(DIGEST_BYTES)
+TIME = pa.timestamp("us", tz="UTC")
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """What became of an attempt to get a page or a picture. Only `transient` is ever asked again."""
+
+    OK = "ok"
+    TRANSIENT = "transient"
+    PERMANENT = "permanent"
+    DISALLOWED = "disallowed"
+
+    @classmethod
+    def of_http(cls, code: int) -> "Status":
+        """What an HTTP status code says of asking again: later for 408, 425, 429 and 5xx, never for the other errors."""
+        if code < 400:
+            return cls.OK
+        return cls.TRANSIENT if code in (408, 425, 429) or code >= 500 else cls.PERMANENT
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, or one variant of it (a measure with its fingerprint, the verdicts of a policy).
+
+    `path` is its folder below `tables/`; `key` names the columns that no two rows share.
+    """
+
+    path: str
+    key: tuple[str, ...]
+    schema: pa.Schema
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema(list(columns.items()))
+
+
+FOUND = pa.struct(
+    [("url", pa.string()), ("caption", pa.string()), ("caption_from", pa.string()), ("licence", pa.string())]
+)
+
+PAGES = Table(
+    "pages",
+    ("page_id", "attempt"),
+    _schema(
+        page_id=ID,
+        attempt=pa.int32(),
+        source=pa.string(),
+        url=pa.string(),
+        depth=pa.int32(),
+        status=pa.string(),
+        http_code=pa.int32(),
+        error=pa.string(),
+        fetched_at=TIME,
+        links=pa.list_(pa.string()),
+        pictures=pa.list_(FOUND),
+    ),
+)
+
+CANDIDATES = Table(
+    "candidates",
+    ("candidate_id",),
+    _schema(
+        candidate_id=ID,
+        source=pa.string(),
+        url_id=ID,
+        url=pa.string(),
+        caption=pa.string(),
+        caption_from=pa.string(),
+        page_url=pa.string(),
+        licence=pa.string(),
+        found_at=TIME,
+        recipe=pa.string(),
+    ),
+)
+
+_LOCATION = {"tar": pa.string(), "offset": pa.int64(), "length": pa.int64()}
+_HEADER = {"format": pa.string(), "width": pa.int32(), "height": pa.int32(), "orientation": pa.int32()}
+
+FETCHES = Table(
+    "fetches",
+    ("url_id", "attempt"),
+    _schema(
+        url_id=ID,
+        attempt=pa.int32(),
+        url=pa.string(),
+        status=pa.string(),
+        http_code=pa.int32(),
+        error=pa.string(),
+        fetched_at=TIME,
+        image_id=ID,
+        **_LOCATION,
+        **_HEADER,
+    ),
+)
+
+IMAGES = Table("images", ("image_id",), _schema(image_id=ID, **_LOCATION, **_HEADER))
+
+SAMPLES = Table("samples", ("sample_id",), _schema(sample_id=ID, image_id=ID, caption=pa.string(), candidate_id=ID))
+
+POEMS = Table(
+    "poems",
+    ("poem_id",),
+    _schema(
+        poem_id=ID,
+        title=pa.string(),
+        author=pa.string(),
+        dynasty=pa.string(),
+        form=pa.string(),
+        lines=pa.list_(pa.string()),
+        source=pa.string(),
+    ),
+)
+
+DUPLICATES = _schema(image_id=ID, representative=ID, distance=pa.float32())
+CAPTIONS = _schema(
+    sample_id=ID,
+    rank=pa.int32(),
+    text=pa.string(),
+    score=pa.float32(),
+    poem_id=ID,
+    title=pa.string(),
+    author=pa.string(),
+)
+VERDICTS = _schema(
+    sample_id=ID,
+    kept=pa.bool_(),
+    rule=pa.string(),
+    value=pa.float64(),
+    threshold=pa.float64(),
+    failed=pa.list_(pa.string()),
+)
+
+ENTITIES = (PAGES, CANDIDATES, FETCHES, IMAGES, SAMPLES, POEMS)
+"""The tables without variants."""
+
+
+def measure_table(name: str, fingerprint: str, key: str, columns: pa.Schema) -> Table:
+    """What one measure saw; `error` says why where it could not."""
+    schema = pa.schema([pa.field(key, ID), *columns, pa.field("error", pa.string())])
+    return Table(f"measures/{name}@{fingerprint}", (key,), schema)
+
+
+def duplicates_table(method: str, fingerprint: str) -> Table:
+    """For each image the one that stands for it, and the distance to that one: 0 for itself, missing where none is known."""
+    return Table(f"duplicates/{method}@{fingerprint}", ("image_id",), DUPLICATES)
+
+
+def captions_table(kind: str, fingerprint: str) -> Table:
+    """Texts made for a sample, best first. A sample for which none was found has one row without text."""
+    return Table(f"captions/{kind}@{fingerprint}", ("sample_id", "rank"), CAPTIONS)
+
+
+def verdicts_table(policy: str, fingerprint: str) -> Table:
+    """Kept or not; the first failed rule with its value and threshold; all failed rules, in the policy's order."""
+    return Table(f"verdicts/{policy}@{fingerprint}", ("sample_id",), VERDICTS)

@@ -1,0 +1,80 @@
+"""What a training recipe is: the four stages and the few numbers each needs. The defaults are the nano demo."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from schemas.strict import Strict
+
+CaptionKind = Literal["simplified", "poem"]
+
+
+class AutoencoderSettings(Strict):
+    """Encoder and light decoder, trained together on the release's pictures."""
+
+    steps: PositiveInt = 500
+    batch: PositiveInt = 16
+    learning_rate: PositiveFloat = 3e-3
+
+
+class AlignSettings(Strict):
+    """The text tower: aligned with the pictures' latents, or a finished one from elsewhere."""
+
+    steps: PositiveInt = 150
+    batch: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-3
+    text_encoder: str | None = None
+    """A folder or hub id of a Chinese-CLIP text tower; with one, nothing is trained here and it stays frozen."""
+
+
+class FlowSettings(Strict):
+    """Rectified flow from noise."""
+
+    steps: PositiveInt = 400
+    batch: PositiveInt = 32
+    learning_rate: PositiveFloat = 1e-3
+    shift: PositiveFloat = 1.5
+    """How far times move towards noise, in training, sampling and the student's steps; larger pictures want more."""
+    drop_captions: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """The share of samples that see an empty caption, for guidance."""
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+
+
+class DMD2Settings(Strict):
+    """Distribution-matching distillation of the flow model."""
+
+    steps: PositiveInt = 45
+    batch: PositiveInt = 16
+    learning_rate: PositiveFloat = 1e-4
+    sampling_steps: PositiveInt = 4
+    student_every: PositiveInt = 5
+    guidance: Annotated[float, Field(ge=1.0)] = 3.0
+    """The real score's."""
+    gan_weight: Annotated[float, Field(ge=0.0)] = 0.03
+
+
+class Stages(Strict):
+    """The stages in the order in which they run."""
+
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    align: AlignSettings = AlignSettings()
+    flow: FlowSettings = FlowSettings()
+    dmd2: DMD2Settings = DMD2Settings()
+
+
+class Training(Strict):
+    """A whole training run, from a release to a distilled checkpoint."""
+
+    name: str = "nano"
+    preset: Literal["nano", "full"] = "nano"
+    seed: int = 0
+    size: Annotated[int, Field(gt=0, multiple_of=32)] = 64
+    """The pictures' side in pixels."""
+    captions: dict[CaptionKind, PositiveFloat] = {"simplified": 0.8, "poem": 0.2}
+    """How often each kind of text stands beside a picture; a sample without a poem shows its caption."""
+    workers: PositiveInt = 1
+    threads: PositiveInt = 2
+    """CPU threads of each worker; never more than there are free cores."""
+    save_every: PositiveInt = 100
+    """Steps between saved training states."""
+    stages: Stages = Stages()
