@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
+import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from PIL import Image
 from torch import Tensor, nn
 
 SCALE = 8
@@ -13,7 +15,7 @@ SCALE = 8
 
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "nano": {"decoder_channels": (128, 96, 64, 32), "groups": 16},
+    "nano": {"decoder_channels": (96, 64, 32, 16), "groups": 8},
 }
 
 
@@ -86,6 +88,7 @@ class Decoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def forward(self, latents: Tensor) -> Tensor:
         """(batch, latent channels, h, w) → (batch, 3, 8 h, 8 w), about −1 … 1."""
+        latents = latents.contiguous(memory_format=torch.channels_last)
         return self.conv_out(F.hardswish(self.norm_out(self.stages(self.conv_in(latents)))))
 
 
@@ -152,6 +155,11 @@ class JuZhouAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """A fresh autoencoder with the decoder `full` (1.90M) or `nano`."""
         return cls(**PRESETS[name])
 
+    def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """One look while training: the pictures decoded from their latents plus noise, and those latents."""
+        latents = self.encoder(pictures)
+        return self.decoder(latents + noise), latents
+
     def encode(self, pictures: Tensor) -> Encoded:
         """(batch, 3, h, w) in −1 … 1, sides multiples of 8 → latents."""
         return Encoded(self.encoder(pictures))
@@ -159,3 +167,9 @@ class JuZhouAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def decode(self, latents: Tensor) -> Decoded:
         """(batch, latent channels, h, w) as `encode` gives them → pictures eight times as large."""
         return Decoded(self.decoder(latents))
+
+
+def to_images(pictures: Tensor) -> list[Image.Image]:
+    """(batch, 3, height, width) in −1 … 1 → RGB pictures."""
+    pixels = ((pictures.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in pixels]

@@ -4,7 +4,7 @@ Time t runs from 0 (picture) to 1 (noise): z_t = (1 − t) · x0 + t · ε, and 
 (arXiv 2209.03003; logit-normal times and the shift: arXiv 2403.03206).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -87,17 +87,17 @@ def sample(
 
 
 def sample_distilled(
-    unet: nn.Module, noises: Sequence[Tensor], text: TextStates, levels: Tensor, callback: Callback | None = None
+    unet: nn.Module, noises: Tensor, text: TextStates, levels: Tensor, callback: Callback | None = None
 ) -> Tensor:
     """A distilled student's steps: predict x0, add fresh noise down to the next level, again (DMD2, arXiv 2405.14867).
 
     Args:
-        noises: one (batch, channels, h, w) a step; the first is where it starts, the others are the fresh noise.
+        noises: (steps, batch, channels, h, w); the first is where it starts, as the first level is 1.
         levels: the noise level of each step, `noise_levels(steps, shift)` or its beginning.
     """
-    x0 = noises[0]
+    x0 = noises.new_zeros(noises.shape[1:])
     for done, (noise, level) in enumerate(zip(noises, levels, strict=True), start=1):
-        z = noise if done == 1 else interpolate(x0, noise, level)
+        z = interpolate(x0, noise, level)
         x0 = clean(z, level, velocity(unet, z, level, text))
         if callback:
             callback(done, len(levels))

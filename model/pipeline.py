@@ -15,7 +15,7 @@ from transformers import BertTokenizer, ChineseCLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from model import flow, text
-from model.autoencoder import SCALE, JuZhouAutoencoder
+from model.autoencoder import SCALE, JuZhouAutoencoder, to_images
 from model.flow import Callback
 from model.unet import JuZhouUNet
 from schemas.errors import JuZhouError
@@ -125,7 +125,7 @@ class JuZhouPipeline(DiffusionPipeline):
         noises = _noises(len(prompts), distilled or 1, shape, seed).to(device, self.unet.dtype)
         if distilled:
             levels = flow.noise_levels(steps, self.scheduler.config["shift"]).to(device)
-            latents = flow.sample_distilled(self.unet, list(noises), seen, levels, callback)
+            latents = flow.sample_distilled(self.unet, noises, seen, levels, callback)
         else:
             negative = text.encode(self.text_encoder, self.tokenizer, [negative_prompt] * len(prompts))
             guidance = GUIDANCE if guidance_scale is None else guidance_scale
@@ -142,8 +142,7 @@ class JuZhouPipeline(DiffusionPipeline):
         """Latents as the denoiser has them → RGB pictures."""
         settings = self.autoencoder.config
         raw = latents.to(self.autoencoder.dtype) / settings["scaling_factor"] + settings["shift_factor"]
-        pixels = ((self.autoencoder.decode(raw).sample.float() + 1) * 127.5).round().clamp(0, 255)
-        return [Image.fromarray(picture) for picture in pixels.byte().permute(0, 2, 3, 1).cpu().numpy()]
+        return to_images(self.autoencoder.decode(raw).sample)
 
 
 def _noises(count: int, steps: int, shape: tuple[int, ...], seed: int) -> Tensor:

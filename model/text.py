@@ -73,10 +73,13 @@ def load(source: str) -> tuple[ChineseCLIPTextModel, BertTokenizer]:
         raise JuZhouError(f"{source}: no Chinese-CLIP text encoder to load there ({reason})") from error
 
 
+def tokenize(tokenizer: BertTokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token numbers and mask of some texts, cut or padded to 52: (batch, 52) each."""
+    tokens = tokenizer(list(texts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
+    return tokens["input_ids"], tokens["attention_mask"].to(torch.bool)
+
+
 def encode(encoder: ChineseCLIPTextModel, tokenizer: BertTokenizer, texts: Sequence[str]) -> TextStates:
-    """The hidden states of some texts, cut or padded to 52 tokens; a tower with fewer positions sets the length."""
-    length = min(TOKENS, encoder.config.max_position_embeddings)
-    tokens = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-    tokens = tokens.to(encoder.device)
-    hidden = encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-    return TextStates(hidden, tokens["attention_mask"].to(torch.bool))
+    """The hidden states of some texts, cut or padded to 52 tokens."""
+    tokens, mask = (part.to(encoder.device) for part in tokenize(tokenizer, texts))
+    return TextStates(encoder(input_ids=tokens, attention_mask=mask).last_hidden_state, mask)

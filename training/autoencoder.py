@@ -1,0 +1,106 @@
+"""Trains encoder and light decoder on the release's pictures, then computes every picture's latent once.
+
+The report distils its decoder from a teacher autoencoder and publishes neither losses nor data. Without a teacher we
+train both sides from nothing: no perceptual and no adversarial loss, so fine texture stays soft.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model import device
+from model.autoencoder import SCALE, JuZhouAutoencoder, to_images
+from training.loader import HELD
+from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
+
+DEVIATION = 0.1
+"""The posterior's fixed standard deviation: how much noise the decoder must tolerate in a latent."""
+
+KL_WEIGHT = 1e-3
+EDGE_WEIGHT = 0.5
+ENCODED_AT_ONCE = 64
+
+
+def reconstruction_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
+    """L1 of the pixels plus, weighted, L1 of their differences along rows and columns, for sharp edges.
+
+    The gradient difference loss is Mathieu et al.'s (arXiv 1511.05440). Both are (batch, 3, h, w); a scalar comes back.
+    """
+    edges = sum(F.l1_loss(decoded.diff(dim=axis), pictures.diff(dim=axis)) for axis in (-1, -2))
+    return F.l1_loss(decoded, pictures) + EDGE_WEIGHT * edges
+
+
+def kl_loss(latents: Tensor) -> Tensor:
+    """½ · mean μ²: the divergence of N(μ, σ²) from N(0, 1) up to a constant, as σ is fixed (arXiv 1312.6114)."""
+    return 0.5 * latents.square().mean()
+
+
+def psnr(decoded: Tensor, pictures: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in −1 … 1."""
+    return (10 * torch.log10(4 / F.mse_loss(decoded.clamp(-1, 1), pictures))).item()
+
+
+class AutoencoderStage(Stage):
+    """Product: the autoencoder, `latents.safetensors` (every picture's, raw), `reconstructions.png`."""
+
+    name = "autoencoder"
+    version = 1
+
+    def __init__(self, job: Job) -> None:
+        """Decode the release's pictures into memory and start a fresh autoencoder."""
+        super().__init__(job)
+        self.settings = self.recipe.stages.autoencoder
+        self.steps = self.settings.steps
+        self.pictures = self.release.pictures(self.recipe.size)
+        model = JuZhouAutoencoder.preset(self.recipe.preset).to(self.device)
+        self.model = job.wrap(model)
+        self.optimizer = optimizer(self.model.parameters())
+
+    def state(self) -> dict[str, Any]:
+        """The autoencoder and its optimizer."""
+        return {"model": bare(self.model), "optimizer": self.optimizer}
+
+    def _pixels(self, images: Tensor | slice) -> Tensor:
+        """Some pictures in −1 … 1, on the device."""
+        pixels = self.pictures[images].to(self.device).float() / 127.5 - 1
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def step(self, step: int) -> Metrics:
+        """Reconstruct a batch through noisy latents."""
+        size = self.settings.batch
+        batch = self.release.batch(size, self.recipe.seed, step, self.recipe.captions)
+        pictures = self._pixels(self.job.slice(batch.images))
+        side = self.recipe.size // SCALE
+        noise = torch.randn(size, bare(self.model).config["latent_channels"], side, side, generator=self.draws(step))
+        with device.autocast(self.device):
+            decoded, latents = self.model(pictures, DEVIATION * self.job.slice(noise).to(self.device))
+        reconstruction, kl = reconstruction_loss(decoded.float(), pictures), kl_loss(latents.float())
+        loss = reconstruction + KL_WEIGHT * kl
+        norm = descend(loss, self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
+        return {
+            "loss": loss.item(),
+            "reconstruction": reconstruction.item(),
+            "kl": kl.item(),
+            "psnr": psnr(decoded.detach().float(), pictures),
+            "grad_norm": norm,
+            "samples": len(pictures),
+        }
+
+    @torch.no_grad()
+    def finish(self, folder: Path) -> Metrics:
+        """Encode every picture, measure the latents' shift and scale, and show the held pictures."""
+        model: JuZhouAutoencoder = bare(self.model).eval()
+        starts = range(0, len(self.pictures), ENCODED_AT_ONCE)
+        latents = torch.cat([model.encode(self._pixels(slice(s, s + ENCODED_AT_ONCE))).latent.cpu() for s in starts])
+        shift, deviation = latents[HELD:].mean().item(), latents[HELD:].std().item()
+        model.register_to_config(shift_factor=shift, scaling_factor=1 / deviation)
+        model.save_pretrained(folder / "autoencoder")
+        save_file({"latents": latents.contiguous()}, folder / "latents.safetensors")
+        held = self._pixels(slice(0, HELD))
+        decoded = model.decode(latents[:HELD].to(self.device)).sample.float()
+        sheet([to_images(held), to_images(decoded)]).save(folder / "reconstructions.png")
+        return {"held_psnr": psnr(decoded, held), "latent_mean": shift, "latent_std": deviation}

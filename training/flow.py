@@ -1,0 +1,110 @@
+"""Trains the denoiser by rectified flow on cached latents and hidden states: the base model of 28 steps."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+from transformers import BertTokenizer, ChineseCLIPTextModel
+
+from model import device, flow
+from model.autoencoder import SCALE, JuZhouAutoencoder
+from model.pipeline import STRICT_LOADING, JuZhouPipeline
+from model.text import TextStates
+from model.unet import JuZhouUNet
+from training.align import load_latents, load_texts
+from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
+
+
+def follow(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """Move a running average of weights towards the model; the decay grows to its value over the first steps."""
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(value, weight)
+
+
+class CachedTexts:
+    """Every text's hidden states in memory, on the CPU; a batch of them goes to the device."""
+
+    def __init__(self, states: TextStates, where: torch.device) -> None:
+        self.states = states
+        self.device = where
+
+    def __getitem__(self, texts: Tensor) -> TextStates:
+        """The hidden states, in float32, and masks of texts given by number, (batch,)."""
+        return TextStates(self.states.hidden[texts].to(self.device).float(), self.states.mask[texts].to(self.device))
+
+    def empty(self, count: int) -> TextStates:
+        """The empty text's states, `count` times."""
+        return self[torch.zeros(count, dtype=torch.long)]
+
+
+class FlowStage(Stage):
+    """Product: `checkpoint`, a JuZhouPipeline with the averaged weights, and `samples-28.png` of the held prompts."""
+
+    name = "flow"
+    version = 1
+
+    def __init__(self, job: Job) -> None:
+        """Load what the stages before have cached and start a fresh U-Net."""
+        super().__init__(job)
+        self.settings = self.recipe.stages.flow
+        self.steps = self.settings.steps
+        self.latents = load_latents(job.finished["autoencoder"])
+        self.texts = CachedTexts(load_texts(job.finished["align"]), self.device)
+        unet = JuZhouUNet.preset(
+            self.recipe.preset,
+            sample_size=self.recipe.size // SCALE,
+            latent_channels=self.latents.shape[1],
+            context_size=self.texts.states.hidden.shape[-1],
+        ).to(self.device)
+        self.average = copy.deepcopy(unet).requires_grad_(False)
+        self.unet = job.wrap(unet)
+        self.optimizer = optimizer(self.unet.parameters())
+
+    def state(self) -> dict[str, Any]:
+        """The U-Net, its average and its optimizer."""
+        return {"unet": bare(self.unet), "average": self.average, "optimizer": self.optimizer}
+
+    def step(self, step: int) -> Metrics:
+        """One batch at logit-normal times."""
+        size = self.settings.batch
+        batch = self.release.batch(size, self.recipe.seed, step, self.recipe.captions, self.settings.drop_captions)
+        draws = self.draws(step)
+        t = self.job.slice(flow.training_times(size, self.settings.shift, draws)).to(self.device)
+        noise = self.job.slice(torch.randn(size, *self.latents.shape[1:], generator=draws)).to(self.device)
+        latents = self.latents[self.job.slice(batch.images)].to(self.device)
+        with device.autocast(self.device):
+            loss = flow.loss(self.unet, latents, noise, t, self.texts[self.job.slice(batch.texts)])
+        norm = descend(loss, self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
+        follow(self.average, bare(self.unet), step, self.settings.ema)
+        return {"loss": loss.item(), "grad_norm": norm, "samples": len(latents)}
+
+    def finish(self, folder: Path) -> Metrics:
+        """Put the checkpoint together and draw the held prompts."""
+        aligned = self.job.finished["align"]
+        pipeline = JuZhouPipeline(
+            self.average,
+            JuZhouAutoencoder.from_pretrained(self.job.finished["autoencoder"] / "autoencoder", **STRICT_LOADING),
+            ChineseCLIPTextModel.from_pretrained(aligned / "text_encoder"),
+            BertTokenizer.from_pretrained(aligned / "tokenizer"),
+            FlowMatchEulerDiscreteScheduler(shift=self.settings.shift),
+        )
+        pipeline.save_pretrained(folder / "checkpoint")
+        draw(pipeline.to(self.device), self.prompts(), folder / "samples-28.png")
+        return {}
+
+    def prompts(self) -> list[str]:
+        """The captions of the held pictures."""
+        return [self.release.texts[sample.simplified] for sample in self.release.held]
+
+
+def draw(pipeline: JuZhouPipeline, prompts: list[str], path: Path, steps: int | None = None) -> None:
+    """Draw the prompts side by side, with the seeds 0, 1, 2, …, and note them in `samples.json` beside the picture."""
+    sheet([pipeline(prompts, num_inference_steps=steps)]).save(path)
+    note = {"prompts": prompts, "seeds": list(range(len(prompts)))}
+    (path.parent / "samples.json").write_text(json.dumps(note, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
