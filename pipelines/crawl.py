@@ -121,20 +121,17 @@ class _Crawl:
 
     def __call__(self, batch: pa.Table) -> Rows:
         pages = batch.to_pylist()
-        for url in {f"{urlsplit(page['url']).scheme}://{urlsplit(page['url']).netloc}/" for page in pages}:
-            self._robots.allowed(url)
+        refused = [self._robots.refusal(page["url"]) for page in pages]
         with ThreadPoolExecutor(THREADS) as pool:
-            seen = list(pool.map(self._visit, [page["url"] for page in pages]))
+            seen = list(pool.map(self._visit, [page["url"] for page in pages], refused))
         return [_rows(pages, seen)]
 
     def lost(self, batch: pa.Table, error: str) -> Rows:
         return [_rows(batch.to_pylist(), [_failure(Status.PERMANENT, error)])]
 
-    def _visit(self, url: str) -> dict[str, Any]:
-        if urlsplit(url).scheme not in ("http", "https"):
-            return _failure(Status.PERMANENT, "only http and https are asked")
-        if not self._robots.allowed(url):
-            return _failure(Status.DISALLOWED, "robots.txt")
+    def _visit(self, url: str, refused: tuple[Status, str] | None) -> dict[str, Any]:
+        if refused:
+            return _failure(*refused)
         try:
             with self._session.get(url, timeout=self._timeout_s, stream=True) as response:
                 status = Status.of_http(response.status_code)
@@ -172,17 +169,25 @@ def read_page(content: bytes, url: str, charset: str | None) -> tuple[list[str],
     """
     page = lxml.html.document_fromstring(content, parser=lxml.html.HTMLParser(encoding=charset))
     host = urlsplit(url).netloc
-    links = {urldefrag(urljoin(url, anchor.get("href").strip())).url: None for anchor in page.xpath("//a[@href]")}
-    inside = [link for link in links if urlsplit(link).netloc == host and urlsplit(link).scheme in ("http", "https")]
+    linked = {_resolve(url, anchor.get("href")): None for anchor in page.xpath("//a[@href]")}
+    links = [link for link in linked if link and urlsplit(link).netloc == host]
     licences = page.xpath("//*[contains(concat(' ', normalize-space(@rel), ' '), ' license ')]/@href")
-    licence = urljoin(url, licences[0]) if licences else None
+    licence = _resolve(url, licences[0]) if licences else None
     pictures = []
     for image in page.xpath("//img[@src]"):
-        source = urljoin(url, image.get("src").strip())
-        if urlsplit(source).scheme in ("http", "https"):
+        if source := _resolve(url, image.get("src")):
             caption, caption_from = _caption(image)
             pictures.append({"url": source, "caption": caption, "caption_from": caption_from, "licence": licence})
-    return inside, pictures
+    return links, pictures
+
+
+def _resolve(page: str, reference: str) -> str | None:
+    """A reference as a whole http or https URL without its fragment; None where it is something else."""
+    try:
+        url = urldefrag(urljoin(page, reference.strip())).url
+        return url if urlsplit(url).scheme in ("http", "https") else None
+    except ValueError:
+        return None
 
 
 def _caption(image: lxml.html.HtmlElement) -> tuple[str, str]:

@@ -9,7 +9,6 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from PIL import ExifTags, Image
@@ -78,10 +77,8 @@ class _Fetch:
         asked = {row["url_id"].hex(): row for row in batch.to_pylist()}
         outcomes: dict[str, dict[str, Any]] = {}
         for name, row in asked.items():
-            if urlsplit(row["url"]).scheme not in ("http", "https"):
-                outcomes[name] = _failure(Status.PERMANENT, "only http and https are asked")
-            elif not self._robots.allowed(row["url"]):
-                outcomes[name] = _failure(Status.DISALLOWED, "robots.txt")
+            if refused := self._robots.refusal(row["url"]):
+                outcomes[name] = _failure(*refused)
         allowed = {name: row["url"] for name, row in asked.items() if name not in outcomes}
         if allowed:
             outcomes |= self._transfer(allowed)

@@ -1,10 +1,12 @@
-"""What a site lets us ask for: robots.txt by RFC 9309."""
+"""What may be asked of the web: http and https alone, and what a site's robots.txt (RFC 9309) lets us."""
 
 import time
 from urllib.parse import urlsplit
 
 import requests
 from protego import Protego
+
+from schemas.tables import Status
 
 EXPIRES_S = 24 * 3600.0
 """RFC 9309, 2.4: a copy should not be used for longer than a day."""
@@ -18,16 +20,27 @@ class Robots:
         self._timeout_s = timeout_s
         self._rules: dict[str, tuple[float, Protego | None]] = {}
 
-    def allowed(self, url: str) -> bool:
-        """May we ask for this URL? A host whose robots.txt fails with 5xx or no answer forbids all (2.3.1.4), one that
-        has none (4xx) forbids nothing (2.3.1.3)."""
-        parts = urlsplit(url)
+    def refusal(self, url: str) -> tuple[Status, str] | None:
+        """Why a URL may not be asked, or None where it may.
+
+        A host whose robots.txt gives 5xx or no answer may not be asked for now (RFC 9309, 2.3.1.4); one that has none
+        (4xx) forbids nothing (2.3.1.3).
+        """
+        try:
+            parts = urlsplit(url)
+            asked = parts.scheme in ("http", "https") and parts.hostname is not None
+        except ValueError:
+            asked = False
+        if not asked:
+            return Status.PERMANENT, "not an http or https URL"
         host = f"{parts.scheme}://{parts.netloc}"
         read_at, rules = self._rules.get(host, (-EXPIRES_S, None))
         if time.monotonic() - read_at >= EXPIRES_S:
             rules = self._read(host)
             self._rules[host] = (time.monotonic(), rules)
-        return rules is not None and rules.can_fetch(url, self._user_agent)
+        if rules is None:
+            return Status.TRANSIENT, "robots.txt cannot be had"
+        return None if rules.can_fetch(url, self._user_agent) else (Status.DISALLOWED, "robots.txt")
 
     def _read(self, host: str) -> Protego | None:
         try:

@@ -1,0 +1,115 @@
+"""The stage runner: what is on disk is the state; a bad row costs a row; a stray worker adds nothing."""
+
+import os
+import signal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipelines.corpus import Corpus
+from pipelines.stage import Rows, Stage, derive, pending, run
+from schemas.errors import JuZhouError
+from schemas.tables import ID, POEMS, Table
+
+LENGTHS = Table("lengths@1", ("poem_id",), pa.schema([("poem_id", ID), ("count", pa.int64()), ("error", pa.string())]))
+OTHER = Table("lengths@2", ("poem_id",), LENGTHS.schema)
+
+
+class Measure:
+    """Counts lines; leaves a line in a log for every key it was asked for; kills its process at a title `kill`."""
+
+    def __init__(self, log: Path, outputs: tuple[Table, ...]) -> None:
+        self.log = log
+        self.outputs = outputs
+
+    def __call__(self, batch: pa.Table) -> Rows:
+        if "kill" in batch.column("title").to_pylist():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "mistake" in batch.column("title").to_pylist():
+            raise JuZhouError("put the weights where the recipe says")
+        with self.log.open("a") as log:
+            log.writelines(f"{key.hex()}\n" for key in batch.column("poem_id").to_pylist())
+        return [
+            (table, pa.Table.from_pylist([self.row(row, row[f"lacks_{index}"]) for row in batch.to_pylist()], table.schema))
+            for index, table in enumerate(self.outputs)
+        ]
+
+    def row(self, row: dict[str, object], lacks: bool) -> dict[str, object]:
+        lines = row["lines"]
+        assert lacks and isinstance(lines, list)
+        return {"poem_id": row["poem_id"], "count": len(lines), "error": None}
+
+    def lost(self, batch: pa.Table, error: str) -> Rows:
+        row = {"poem_id": batch.column("poem_id")[0].as_py(), "error": error}
+        return [(table, pa.Table.from_pylist([row], table.schema)) for table in self.outputs]
+
+
+def add_poems(corpus: Corpus, *titles: str) -> None:
+    already = corpus.sql("SELECT count(*) AS n FROM poems").column("n")[0].as_py()
+    rows = [
+        {"poem_id": (already + index).to_bytes(16, "big"), "title": title, "lines": ["行"] * (index % 3)}
+        for index, title in enumerate(titles)
+    ]
+    corpus.append(POEMS, pa.Table.from_pylist(rows, POEMS.schema))
+
+
+def stage(tmp_path: Path, *outputs: Table, batch: int = 4) -> Stage:
+    tables = outputs or (LENGTHS,)
+    return Stage(
+        name="lengths",
+        key=("poem_id",),
+        inputs="SELECT poem_id, title, lines FROM poems",
+        outputs=tables,
+        work=lambda: Measure(tmp_path / "log", tables),
+        batch=batch,
+    )
+
+
+def silent(name: str, done: int, total: int) -> None:
+    pass
+
+
+def rows(corpus: Corpus, table: Table = LENGTHS) -> list[dict[str, object]]:
+    return corpus.sql(f"FROM read_parquet('{corpus.tables / table.path}/part-*.parquet') ORDER BY 1").to_pylist()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestRun:
+    def test_each_key_once_and_new_ones_alone(self, corpus: Corpus, tmp_path: Path) -> None:
+        add_poems(corpus, *"abcdefghij")
+        assert run(corpus, stage(tmp_path), silent) == 10
+        assert run(corpus, stage(tmp_path), silent) == 0
+        add_poems(corpus, "k", "l")
+        assert run(corpus, stage(tmp_path), silent) == 2
+        asked = (tmp_path / "log").read_text().split()
+        assert len(asked) == len(set(asked)) == 12
+        assert len(rows(corpus)) == 12
+
+    def test_an_output_added_later_is_computed_alone(self, corpus: Corpus, tmp_path: Path) -> None:
+        add_poems(corpus, *"abc")
+        run(corpus, stage(tmp_path), silent)
+        lacking = pending(corpus, stage(tmp_path, LENGTHS, OTHER))
+        assert lacking.column("lacks_0").to_pylist() == [False] * 3
+        assert lacking.column("lacks_1").to_pylist() == [True] * 3
+
+    def test_a_row_that_kills_its_process_costs_a_row(self, corpus: Corpus, tmp_path: Path) -> None:
+        add_poems(corpus, *"abcdefg", "kill", *"hijk")
+        assert run(corpus, stage(tmp_path, batch=6), silent) == 12
+        found = rows(corpus)
+        assert [row["poem_id"] for row in found] == [index.to_bytes(16, "big") for index in range(12)]
+        assert [index for index, row in enumerate(found) if row["error"]] == [7]
+        assert "took its process down" in str(found[7]["error"])
+
+    def test_what_the_user_can_mend_ends_the_run_in_its_own_words(self, corpus: Corpus, tmp_path: Path) -> None:
+        add_poems(corpus, "a", "mistake")
+        with pytest.raises(JuZhouError) as caught:
+            run(corpus, stage(tmp_path), silent)
+        assert str(caught.value) == "put the weights where the recipe says"
+
+
+def test_derived_rows_come_once(corpus: Corpus) -> None:
+    query = "SELECT unnest([1, 2, 2])::VARCHAR AS title, NULL AS author, '' AS dynasty, '' AS form, []::VARCHAR[] AS lines, '' AS source"
+    query = f"SELECT DISTINCT unhex(repeat(title, 32)) AS poem_id, * FROM ({query})"
+    assert derive(corpus, POEMS, query) == 2
+    assert derive(corpus, POEMS, query) == 0
