@@ -96,14 +96,7 @@ def build(recipe: Recipe, say: Say, progress: Progress) -> Path:
                 )
             newest = release.run(corpus, recipe, policy)
             say(f"release {newest.name}: {newest}")
-        stages: list[Path] = []
-        if recipe.training:
-            from training.trainer import train
-
-            assert recipe.checkpoints
-            cluster.start()
-            checkpoint = train(newest, recipe.checkpoints, recipe.training, say)
-            say(f"checkpoint: {checkpoint}")
+        stages = _train(recipe, newest, say)
         if recipe.report:
             report.write(corpus, policy, newest, stages, recipe.report)
             say(f"report: {recipe.report}")
@@ -112,8 +105,24 @@ def build(recipe: Recipe, say: Say, progress: Progress) -> Path:
     return newest
 
 
+def _train(recipe: Recipe, newest: Path, say: Say) -> list[Path]:
+    """The finished training stages of a release, in order; what is finished starts no cluster."""
+    if not recipe.training:
+        return []
+    # It takes seconds to import, and only recipes that train need it.
+    from training import trainer
+
+    assert recipe.checkpoints
+    if trainer.pending(newest, recipe.checkpoints, recipe.training):
+        cluster.start()
+        trainer.train(newest, recipe.checkpoints, recipe.training, say)
+    stages = list(trainer.folders(newest, recipe.checkpoints, recipe.training).values())
+    say(f"checkpoint: {stages[-1] / 'checkpoint'}")
+    return stages
+
+
 def status(corpus: Corpus) -> list[tuple[str, int, int, int]]:
-    """Stage by stage: its name, the rows done, the keys that the last recipe's next build would do, and rows that failed."""
+    """Stage by stage: its name, rows done, keys that the last recipe's next build would do, and rows that failed."""
     if corpus.recipe is None:
         return []
     recipe = Recipe.model_validate_json(corpus.recipe)
@@ -165,8 +174,7 @@ def _counts(corpus: Corpus, stage: Stage) -> tuple[int, int]:
             if corpus.parts(table.path):
                 error = "error IS NOT NULL" if "error" in table.schema.names else "false"
                 parts = f"read_parquet('{corpus.tables / table.path}/part-*.parquet')"
-                counts = connection.sql(f"SELECT count(*), count(*) FILTER ({error}) FROM {parts}").fetchone()
-                assert counts
+                [counts] = connection.execute(f"SELECT count(*), count(*) FILTER ({error}) FROM {parts}").fetchall()
                 done, failed = done + counts[0], failed + counts[1]
     return done, failed
 

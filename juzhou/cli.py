@@ -99,7 +99,7 @@ def generate(
     from model.pipeline import JuZhouPipeline
 
     pipeline = JuZhouPipeline.from_pretrained(checkpoint)
-    picture = pipeline(prompt, num_inference_steps=steps, seed=seed).images[0]
+    [picture] = pipeline(prompt, num_inference_steps=steps, seed=seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     picture.save(output)
     _say(f"{output}: {picture.width}×{picture.height}")

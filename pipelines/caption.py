@@ -32,7 +32,7 @@ def simplified_stage() -> Stage:
 
 def add_poems(corpus: Corpus) -> int:
     """The three hundred Tang poems, in Simplified script, as rows of `poems`."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "poem_id": digest("\n".join((poem.title, poem.author, *poem.lines)).encode()),
             "title": poem.title,
@@ -46,7 +46,7 @@ def add_poems(corpus: Corpus) -> int:
     ]
     known = set(corpus.sql("SELECT poem_id FROM poems").column(0).to_pylist())
     new = {row["poem_id"]: row for row in rows if row["poem_id"] not in known}
-    corpus.append(POEMS, pa.Table.from_pylist([new[key] for key in sorted(new)], schema=POEMS.schema))
+    corpus.append(POEMS, pa.Table.from_pylist(list(new.values()), schema=POEMS.schema))
     return len(new)
 
 
@@ -114,7 +114,7 @@ class _Lines:
             for row in batch.to_pylist()
             for number, text in enumerate(row["lines"], 1)
         ]
-        vectors = e5.embed([line["text"] for line in lines])
+        vectors = e5.vectors([line["text"] for line in lines])
         rows = [line | {"vector": vector.tolist()} for line, vector in zip(lines, vectors, strict=True)]
         return [(self._table, pa.Table.from_pylist(rows, schema=self._table.schema))]
 
@@ -124,7 +124,7 @@ class _Lines:
 
 
 class _Match:
-    """Score of a line for a caption: cosine of centred sentence vectors, and the weight of the characters they share."""
+    """Scores lines for a caption: cosine of centred sentence vectors, and of the rare characters that both have."""
 
     def __init__(self, corpus: Corpus, table: Table, lines: Table, kept: int) -> None:
         self._table = table
@@ -149,7 +149,7 @@ class _Match:
     def __call__(self, batch: pa.Table) -> Rows:
         samples = batch.to_pylist()
         captions = [self._convert(sample["caption"]) for sample in samples]
-        close = _unit(e5.embed(captions) - self._mean) @ self._vectors.T
+        close = _unit(e5.vectors(captions) - self._mean) @ self._vectors.T
         shared = self._rare_characters(captions) @ self._characters.T
         scores = np.round((1 - SHARED_WEIGHT) * close + SHARED_WEIGHT * shared, 4)
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self._kept]

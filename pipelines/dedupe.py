@@ -1,4 +1,4 @@
-"""Near-duplicates: every picture within the PDQ radius of another is stood for by one, whatever the order of arrival."""
+"""Near-duplicates: one picture stands for all within its PDQ radius, whatever the order of arrival."""
 
 import numpy as np
 import pyarrow as pa

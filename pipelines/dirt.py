@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from opencc import OpenCC  # type: ignore[import-untyped]
+from opencc import OpenCC
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from filters.picture import decode

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import platformdirs
-from opencc import OpenCC  # type: ignore[import-untyped]
+from opencc import OpenCC
 
 from schemas.errors import JuZhouError
 

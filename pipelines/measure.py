@@ -15,7 +15,7 @@ from schemas.errors import JuZhouError
 from schemas.tables import Table, measure_table
 
 PIXELS_AT_ONCE = 50_000_000
-"""Decoded pictures held at a time in one worker, which bounds its memory at 150 MB of pixels (one picture may be more)."""
+"""Decoded pictures held at a time in one worker, which bounds its memory at 150 MB (one picture may be more)."""
 
 
 def tables_of(names: Sequence[str]) -> dict[str, Table]:

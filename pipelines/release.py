@@ -6,6 +6,7 @@ import json
 import re
 import tarfile
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def _write_shards(
         write.remote(
             corpus, folder / f"train-{number:05d}.tar", about.slice(start, end - start).to_pylist(), places[start:end]
         )
-        for number, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for number, (start, end) in enumerate(pairwise(bounds))
     ]
     written = cluster.get(tasks)
     located = [place for _, shard_places in written for place in shard_places]
@@ -162,6 +163,7 @@ def card(manifest: Manifest, rows: pa.Table, policy: Policy) -> str:
         f"| {rule.name} | `{rule.value}` | {'≥' if rule.min is not None else '≤'} {rule.threshold:g} | {rule.why} |"
         for rule in policy.rules
     ]
+    variants = ", ".join(f"`{name}@{variant}`" for name, variant in sorted(manifest.variants.items()))
     return f"""---
 language: [zh]
 pretty_name: {manifest.name}
@@ -172,11 +174,12 @@ license: other
 
 # {manifest.name}
 
-{manifest.samples:,} samples of {manifest.images:,} pictures, with Chinese captions and lines of Tang poems, as a JuZhou corpus
-kept them. Digest `{manifest.digest}`.
+{manifest.samples:,} samples of {manifest.images:,} pictures, with Chinese captions and lines of Tang poems, as a
+JuZhou corpus kept them. Digest `{manifest.digest}`.
 
-`train-*.tar` hold for each sample the original bytes of its picture, its caption (`.txt`) and all its words (`.json`), in
-WebDataset layout. `samples.parquet` has a row a sample with every caption and score, and where in which tar its picture lies.
+`train-*.tar` hold for each sample the original bytes of its picture, its caption (`.txt`) and all its words
+(`.json`), in WebDataset layout. `samples.parquet` has a row a sample with every caption and score, and where in which
+tar its picture lies.
 
 ## Sources
 
@@ -200,12 +203,13 @@ Policy `{policy.name}`, digest `{manifest.policy}`. A sample is here because it 
 |---|---|---|---|
 {chr(10).join(rules)}
 
-Measures (name and fingerprint): {", ".join(f"`{name}@{variant}`" for name, variant in sorted(manifest.variants.items()))}.
+Made from (name and fingerprint): {variants}.
 
 ## Known limits
 
-The scorers named `lite` stand in for Chinese-CLIP and the LAION aesthetic head: their numbers order pictures roughly and are
-comparable to no published ones. Poem lines were found by the caption's words and vectors; nobody has read them all.
+The scorers named `lite` stand in for Chinese-CLIP and the LAION aesthetic head: their numbers order pictures
+roughly and are comparable to no published ones. Poem lines were found by the caption's words and vectors; nobody has
+read them all.
 """
 
 

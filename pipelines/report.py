@@ -21,19 +21,20 @@ KEPT_SHOWN = 60
 REJECTED_SHOWN = 8
 GROUPS_SHOWN = 12
 THUMBNAIL_PX = 112
+NO_CURVE = ("step", "samples_per_second", "norm", "mean", "std")
+"""Endings of the metrics that are no losses."""
 
 FUNNEL = """
-    WITH found AS (
-        SELECT source, candidate_id, url_id, (SELECT bool_or(status = 'ok') FROM fetches WHERE fetches.url_id = candidates.url_id)
-            AS fetched FROM candidates
-    )
-    SELECT source, count(*) AS found, count(*) FILTER (fetched) AS fetched,
-        any_value(unique_pictures) AS unique_pictures, any_value(kept) AS kept
-    FROM found LEFT JOIN (
+    WITH answered AS (SELECT DISTINCT url_id FROM fetches WHERE status = 'ok'),
+    found AS (
+        SELECT source, count(*) AS found, count(answered.url_id) AS fetched
+        FROM candidates LEFT JOIN answered USING (url_id) GROUP BY source
+    ), judged AS (
         SELECT source, count(DISTINCT representative) AS unique_pictures, count(*) FILTER (verdict.kept) AS kept
         FROM corpus GROUP BY source
-    ) AS judged USING (source)
-    GROUP BY source ORDER BY found DESC
+    )
+    SELECT source, found, fetched, coalesce(unique_pictures, 0) AS unique_pictures, coalesce(kept, 0) AS kept
+    FROM found LEFT JOIN judged USING (source) ORDER BY found DESC, source
 """
 
 FETCHED = """
@@ -48,8 +49,8 @@ RULES = """
 """
 
 KEPT = f"""
-    SELECT corpus.caption, corpus.tar, corpus."offset", corpus.length, corpus.alignment.score AS alignment,
-        corpus.aesthetic.score AS aesthetic, poem.text AS line, poem.author, poem.title, poem.score AS fit
+    SELECT corpus.caption, corpus.tar, corpus."offset", corpus.length, {{scores}} AS scores,
+        poem.text AS line, poem.author, poem.title, poem.score AS fit
     FROM corpus LEFT JOIN captions AS poem
         ON poem.sample_id = corpus.sample_id AND poem.kind = 'poem' AND poem.rank = 1
     WHERE verdict.kept ORDER BY corpus.sample_id LIMIT {KEPT_SHOWN}
@@ -95,12 +96,19 @@ def write(corpus: Corpus, policy: Policy, release: Path, stages: Sequence[Path],
         manifest=Manifest.load(release),
         funnel=funnel(corpus).to_pylist(),
         fetched=corpus.sql(FETCHED).to_pylist(),
-        kept=_with_pictures(corpus, corpus.sql(KEPT).to_pylist()),
+        kept=_with_pictures(corpus, corpus.sql(KEPT.format(scores=_scores(corpus))).to_pylist()),
         rules=[(rule, counts[rule.name], rejected[rule.name]) for rule in policy.rules if rule.name in counts],
         groups=[_with_pictures(corpus, row["pictures"]) for row in corpus.sql(GROUPS).to_pylist()],
         stages=[_stage(folder) for folder in stages],
     )
     write_whole(path, page.encode())
+
+
+def _scores(corpus: Corpus) -> str:
+    """A SQL struct of every measure that gives a score."""
+    columns = corpus.sql("DESCRIBE corpus").select(["column_name", "column_type"]).to_pylist()
+    scored = [row["column_name"] for row in columns if row["column_type"].startswith("STRUCT(score ")]
+    return "{" + ", ".join(f"'{name}': corpus.{name}.score" for name in scored) + "}" if scored else "NULL"
 
 
 def _with_pictures(corpus: Corpus, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -126,15 +134,16 @@ def _data_uri(kind: str, content: bytes) -> str:
 def _stage(folder: Path) -> dict[str, Any]:
     """A training stage: its curves as SVG points, and the pictures that it left."""
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    names = [name for name in steps[0] if name == "loss" or name.endswith("_loss")] if steps else []
+    names = dict.fromkeys(name for step in steps for name in step if not name.endswith(NO_CURVE))
+    curves = {name: [step[name] for step in steps if name in step] for name in names}
+    samples = folder / "samples.json"
     return {
         "name": folder.name.partition("-")[0],
-        "steps": len(steps),
-        "curves": [_curve(name, [step[name] for step in steps if step.get(name) is not None]) for name in names],
+        "steps": len(steps) - 1,
+        "curves": [_curve(name, values) for name, values in curves.items() if len(values) > 1],
+        "results": {name: values[0] for name, values in curves.items() if len(values) == 1},
         "pictures": [(path.stem, _data_uri("png", path.read_bytes())) for path in sorted(folder.glob("*.png"))],
-        "prompts": json.loads(prompts.read_text(encoding="utf-8"))
-        if (prompts := folder / "samples.json").exists()
-        else [],
+        "prompts": json.loads(samples.read_text(encoding="utf-8"))["prompts"] if samples.exists() else [],
     }
 
 

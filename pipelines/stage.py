@@ -2,8 +2,8 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -22,10 +22,10 @@ Progress = Callable[[str, int, int], None]
 
 
 class Work(Protocol):
-    """What a stage does with a batch. It answers every key in every output that lacks it; a bad row costs a row."""
+    """What a stage does with a batch: an answer for every key, in every output that lacks it."""
 
     def __call__(self, batch: pa.Table) -> Rows:
-        """The new rows, by table. `batch` has the columns of the stage's inputs and `lacks_0`, `lacks_1` … an output."""
+        """The new rows, by table. `batch` has the columns of the inputs, and `lacks_0`, `lacks_1` … for the outputs."""
         ...
 
     def lost(self, batch: pa.Table, error: str) -> Rows:
@@ -47,8 +47,6 @@ class Stage:
     outputs: tuple[Table, ...]
     work: Callable[[], Work]
     batch: int = 128
-    workers: int = field(default=1_000_000)
-    """At most so many at once; the cluster's cores are the other bound."""
 
 
 def pending(corpus: Corpus, stage: Stage, limit: int | None = None) -> pa.Table:
@@ -79,10 +77,11 @@ def run(corpus: Corpus, stage: Stage, progress: Progress) -> int:
         keys = rows.select(stage.key)
         if keys.equals(before):
             raise RuntimeError(f"{stage.name} left its keys without rows")
-        _round(
-            corpus, stage, rows, lambda count, start=done: progress(stage.name, start + count, start + rows.num_rows)
-        )
-        done += rows.num_rows
+        total = done + rows.num_rows
+        progress(stage.name, done, total)
+        for answered in _round(corpus, stage, rows):
+            done += answered
+            progress(stage.name, done, total)
         before = keys
     return done
 
@@ -97,7 +96,6 @@ def derive(corpus: Corpus, table: Table, query: str) -> int:
     return rows.num_rows
 
 
-@ray.remote(num_cpus=1, max_restarts=0)
 class _Worker:
     """A process that holds a stage's work ready."""
 
@@ -111,18 +109,20 @@ class _Worker:
         return self.work.lost(batch, error)
 
 
-def _round(corpus: Corpus, stage: Stage, rows: pa.Table, progress: Callable[[int], None]) -> None:
+def _round(corpus: Corpus, stage: Stage, rows: pa.Table) -> Iterator[int]:
     """Hand batches to workers and add what they return as parts, in this process alone: a stray worker adds nothing.
 
     A batch that takes its worker down is halved until the row is found that does so; that row alone is lost.
+
+    Yields:
+        How many keys were answered, batch by batch.
     """
     cluster.start()
+    actor: Any = ray.remote(num_cpus=1)(_Worker)
     batches = deque(_slice(rows, start, stage.batch) for start in range(0, rows.num_rows, stage.batch))
-    count = min(stage.workers, len(batches), int(ray.cluster_resources().get("CPU", 1)))
-    idle: list[Any] = [_Worker.remote(stage.work) for _ in range(count)]
+    count = min(len(batches), int(ray.cluster_resources().get("CPU", 1)))
+    idle: list[Any] = [actor.remote(stage.work) for _ in range(count)]
     busy: dict[Any, tuple[Any, pa.Table]] = {}
-    done = 0
-    progress(0)
     while batches or busy:
         while batches and idle:
             worker, batch = idle.pop(), batches.popleft()
@@ -132,7 +132,7 @@ def _round(corpus: Corpus, stage: Stage, rows: pa.Table, progress: Callable[[int
         try:
             result = cluster.get(ready)
         except ray.exceptions.RayActorError as death:
-            worker = _Worker.remote(stage.work)
+            worker = actor.remote(stage.work)
             if batch.num_rows > 1:
                 half = math.ceil(batch.num_rows / 2)
                 batches.extendleft([_slice(batch, half, half), _slice(batch, 0, half)])
@@ -142,8 +142,7 @@ def _round(corpus: Corpus, stage: Stage, rows: pa.Table, progress: Callable[[int
         idle.append(worker)
         for table, new in result:
             corpus.append(table, new)
-        done += batch.num_rows
-        progress(done)
+        yield batch.num_rows
     for worker in idle:
         ray.kill(worker)
 

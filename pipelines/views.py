@@ -1,6 +1,6 @@
 """The corpus as SQL: a DuckDB view a table, and `corpus`, a wide row a sample."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -44,14 +44,17 @@ def connect(tables: Path, variants: Sequence[str] = ()) -> duckdb.DuckDBPyConnec
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     for table in ENTITIES:
-        _view(connection, table.path, {"": tables / table.path}, table.schema)
+        _view(connection, table.path, [tables / table.path], table.schema)
     for family, schema in (("duplicates", DUPLICATES), ("verdicts", VERDICTS)):
-        _view(connection, family, {"": folder for folder in _current(tables, variants, family).values()}, schema)
+        _view(connection, family, _current(tables, variants, family).values(), schema)
     _view(
-        connection, "captions", _current(tables, variants, "captions"), CAPTIONS.append(pa.field("kind", pa.string()))
+        connection,
+        "captions",
+        _current(tables, variants, "captions").values(),
+        CAPTIONS.append(pa.field("kind", pa.string())),
     )
     for name, folder in _current(tables, variants, "measures").items():
-        _view(connection, name, {"": folder}, None)
+        _view(connection, name, [folder], None)
     connection.execute(f"CREATE VIEW repeats AS {REPEATS}")
     connection.execute(f"CREATE VIEW samples_found AS {SAMPLES_FOUND}")
     structs = [f"{_numbers(connection, name)} AS {name}" for name in _measures(connection, tables, variants)]
@@ -64,7 +67,7 @@ def connect(tables: Path, variants: Sequence[str] = ()) -> duckdb.DuckDBPyConnec
 
 
 def joined(connection: duckdb.DuckDBPyConnection, tables: Path, variants: Sequence[str]) -> str:
-    """A FROM clause with one row a sample, in which `measure.column` and the columns of `samples_found` can be named."""
+    """A FROM clause with one row a sample, for expressions over `measure.column` and the columns of `samples_found`."""
     joins = [
         f"LEFT JOIN {name} USING ({'sample_id' if 'sample_id' in _columns(connection, name) else 'image_id'})"
         for name in _measures(connection, tables, variants)
@@ -106,14 +109,16 @@ def _measures(connection: duckdb.DuckDBPyConnection, tables: Path, variants: Seq
     return [name for name, folder in _current(tables, variants, "measures").items() if _whole_parts(folder)]
 
 
-def _view(connection: duckdb.DuckDBPyConnection, name: str, folders: dict[str, Path], schema: pa.Schema | None) -> None:
-    """A view over the parts of some folders, whose names become the column `kind` where there are any.
+def _view(connection: duckdb.DuckDBPyConnection, name: str, folders: Iterable[Path], schema: pa.Schema | None) -> None:
+    """A view over the parts of some folders; a column `kind` holds the folders' names where the schema has one.
 
     Without parts the view is empty and has the given schema; without a schema too, there is none.
     """
+    with_kind = schema is not None and "kind" in schema.names
     selects = [
-        f"SELECT *{f', {literal(kind)} AS kind' if kind else ''} FROM read_parquet({literal(f'{folder}/part-*.parquet')})"
-        for kind, folder in folders.items()
+        f"SELECT *{', ' + literal(folder.name.partition('@')[0]) + ' AS kind' if with_kind else ''} "
+        f"FROM read_parquet({literal(folder / 'part-*.parquet')})"
+        for folder in folders
         if _whole_parts(folder)
     ]
     if selects:

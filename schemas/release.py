@@ -29,7 +29,7 @@ class Manifest(BaseModel):
     digest: str
     """Twelve hex digits of all that the release holds: its shards and its samples.parquet."""
     selection: str
-    """SHA-256 of the kept samples with their captions and scores, by which the next build knows whether anything is new."""
+    """SHA-256 of the kept samples with captions and scores: by it the next build knows whether anything is new."""
     recipe: str
     policy: str
     variants: dict[str, str]

@@ -23,7 +23,7 @@ class Status(StrEnum):
 
     @classmethod
     def of_http(cls, code: int) -> "Status":
-        """What an HTTP status code says of asking again: later for 408, 425, 429 and 5xx, never for the other errors."""
+        """What an HTTP code says of asking again: later for 408, 425, 429 and 5xx, never for the other errors."""
         if code < 400:
             return cls.OK
         return cls.TRANSIENT if code in (408, 425, 429) or code >= 500 else cls.PERMANENT
@@ -152,7 +152,7 @@ def measure_table(name: str, fingerprint: str, key: str, columns: pa.Schema) -> 
 
 
 def duplicates_table(method: str, fingerprint: str) -> Table:
-    """For each image the one that stands for it, and the distance to that one: 0 for itself, missing where none is known."""
+    """For each image the one that stands for it, and the distance: 0 to itself, missing without a usable hash."""
     return Table(f"duplicates/{method}@{fingerprint}", ("image_id",), DUPLICATES)
 
 

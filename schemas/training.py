@@ -14,7 +14,7 @@ class AutoencoderSettings(Strict):
 
     steps: PositiveInt = 500
     batch: PositiveInt = 16
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: PositiveFloat = 2e-3
 
 
 class AlignSettings(Strict):
@@ -70,7 +70,7 @@ class Training(Strict):
     seed: int = 0
     size: Annotated[int, Field(gt=0, multiple_of=32)] = 64
     """The pictures' side in pixels."""
-    captions: dict[CaptionKind, PositiveFloat] = {"simplified": 0.8, "poem": 0.2}
+    captions: dict[CaptionKind, PositiveFloat] = Field(default={"simplified": 0.8, "poem": 0.2}, min_length=1)
     """How often each kind of text stands beside a picture; a sample without a poem shows its caption."""
     workers: PositiveInt = 1
     threads: PositiveInt = 2

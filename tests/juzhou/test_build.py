@@ -67,7 +67,9 @@ def rows(corpus: Corpus) -> dict[str, pa.Table]:
     for table in (*tables, "size", "blur", "pdq", "text"):
         rows = corpus.sql(f"SELECT DISTINCT * EXCLUDE (attempt) FROM {table}" if table == "pages" else f"FROM {table}")
         kept = rows.drop_columns([name for name in VOLATILE if name in rows.column_names])
-        found[table] = sorted(kept.to_pylist(), key=repr) if table != "pages" else sorted({repr(row) for row in kept.to_pylist()})
+        found[table] = (
+            sorted(kept.to_pylist(), key=repr) if table != "pages" else sorted({repr(row) for row in kept.to_pylist()})
+        )
     return found
 
 
@@ -103,8 +105,10 @@ def test_the_release_holds_what_was_kept(undisturbed: Corpus) -> None:
     kept = undisturbed.sql("SELECT sample_id FROM verdicts WHERE kept ORDER BY sample_id")
     assert samples.column("sample_id").to_pylist() == kept.column("sample_id").to_pylist()
     assert manifest.samples == samples.num_rows > 50
-    images = undisturbed.sql("SELECT image_id, tar, \"offset\", length FROM images")
-    original = {row["image_id"]: undisturbed.read(row["tar"], row["offset"], row["length"]) for row in images.to_pylist()}
+    images = undisturbed.sql('SELECT image_id, tar, "offset", length FROM images')
+    original = {
+        row["image_id"]: undisturbed.read(row["tar"], row["offset"], row["length"]) for row in images.to_pylist()
+    }
     for row in samples.to_pylist():
         with (release / row["shard"]).open("rb") as shard:
             shard.seek(row["offset"])
@@ -127,7 +131,9 @@ def test_fifty_new_pages_are_fetched_and_measured_alone(undisturbed: Corpus, por
     urls = grown.sql("SELECT url_id FROM fetches").num_rows
     built(recipe(tmp_path, port, PAGES + 50))
     assert all(parts < set(grown.parts(table)) for table, parts in old.items())
-    asked = grown.sql("SELECT max(attempt) AS most, count(DISTINCT url_id) AS urls, count(*) AS n FROM fetches").to_pylist()[0]
+    asked = grown.sql(
+        "SELECT max(attempt) AS most, count(DISTINCT url_id) AS urls, count(*) AS n FROM fetches"
+    ).to_pylist()[0]
     assert asked["most"] == 1 and asked["urls"] == asked["n"] > urls
     for table, key in (("size", "image_id"), ("text", "sample_id")):
         counted = grown.sql(f"SELECT count(*) AS n, count(DISTINCT {key}) AS keys FROM {table}").to_pylist()[0]
@@ -199,7 +205,11 @@ def test_killed_at_ten_random_moments(undisturbed: Corpus, port: int, tmp_path: 
         path = recipe(tmp_path / str(trial), port)
         while kills < KILLS:
             process = subprocess.Popen(
-                [*JUZHOU, "build", str(path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+                [*JUZHOU, "build", str(path)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
             )
             try:
                 process.communicate(timeout=dice.uniform(2, 20))

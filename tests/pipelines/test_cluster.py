@@ -29,7 +29,9 @@ def test_no_connection_leaves_the_machine(tmp_path: Path) -> None:
     home.mkdir()
     command = ["strace", "-f", "-e", "trace=connect,sendto", "-o", str(trace), sys.executable, "-c", SCRIPT]
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env={"PATH": "/usr/bin:/bin", "HOME": str(home)})
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, env={"PATH": "/usr/bin:/bin", "HOME": str(home)}
+    )
     assert done.returncode == 0, done.stderr
     calls = [line for line in trace.read_text().splitlines() if "AF_INET" in line]
     assert len(calls) > 10, "the trace saw nothing"

@@ -13,7 +13,9 @@ from schemas.tables import POEMS
 
 
 def poems(count: int) -> pa.Table:
-    rows = [{"poem_id": index.to_bytes(16, "big"), "title": "静夜思", "lines": ["床前明月光"]} for index in range(count)]
+    rows = [
+        {"poem_id": index.to_bytes(16, "big"), "title": "静夜思", "lines": ["床前明月光"]} for index in range(count)
+    ]
     return pa.Table.from_pylist(rows, POEMS.schema)
 
 
@@ -35,7 +37,11 @@ def test_another_schema_version(corpus: Corpus) -> None:
 
 
 def test_one_writer_at_a_time(corpus: Corpus) -> None:
-    with corpus.writing(), pytest.raises(JuZhouError, match="another process is writing"), Corpus(corpus.path).writing():
+    with (
+        corpus.writing(),
+        pytest.raises(JuZhouError, match="another process is writing"),
+        Corpus(corpus.path).writing(),
+    ):
         pass
     with corpus.writing():
         pass
@@ -56,7 +62,18 @@ def test_what_was_left_half_is_swept_and_never_seen(corpus: Corpus) -> None:
 
 def test_views_of_an_empty_corpus(corpus: Corpus) -> None:
     views = corpus.ask("SHOW TABLES").column(0).to_pylist()
-    for view in ("pages", "candidates", "fetches", "images", "samples", "poems", "duplicates", "captions", "verdicts", "corpus"):
+    for view in (
+        "pages",
+        "candidates",
+        "fetches",
+        "images",
+        "samples",
+        "poems",
+        "duplicates",
+        "captions",
+        "verdicts",
+        "corpus",
+    ):
         assert view in views
         assert corpus.ask(f"SELECT * FROM {view}").num_rows == 0
 

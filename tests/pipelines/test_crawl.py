@@ -18,7 +18,8 @@ from schemas.errors import JuZhouError
 from schemas.recipe import Fetch, Site, Urls
 
 PAGE = """<!doctype html><html><head><meta charset="{charset}"><link rel="license" href="/licence"></head><body>
-<a href="/next#part">下</a> <a href="/next">again</a> <a href="http://elsewhere.example/">x</a> <a href="mailto:a@b.c">y</a>
+<a href="/next#part">下</a> <a href="/next">again</a>
+<a href="http://elsewhere.example/">x</a> <a href="mailto:a@b.c">y</a>
 <a href="http://[broken">z</a> <img src="http://[broken">
 <img src="/a.png" alt=" {apple[0]} {apple[1]}
 "> <img src="b.png" title="{flower}" alt="">
@@ -30,7 +31,9 @@ TRADITIONAL = {"apple": ("紅", "蘋果"), "flower": "藍花", "cat": ("一隻",
 
 
 @pytest.mark.parametrize(
-    ("charset", "words"), [("utf-8", SIMPLIFIED), ("gb18030", SIMPLIFIED), ("big5", TRADITIONAL)], ids=lambda value: str(value)[:7]
+    ("charset", "words"),
+    [("utf-8", SIMPLIFIED), ("gb18030", SIMPLIFIED), ("big5", TRADITIONAL)],
+    ids=lambda value: str(value)[:7],
 )
 @pytest.mark.parametrize("in_header", [True, False])
 def test_what_a_page_shows(charset: str, words: dict[str, str], in_header: bool) -> None:
@@ -77,7 +80,11 @@ def test_a_site_is_asked_once_and_what_announces_anew(corpus: Corpus, pairs: lis
         assert run(corpus, stage, silent) == 0, "one build asks once"
         log.write_text("")
         run(corpus, crawl.crawl_stage("web", source, Fetch(), datetime.now(UTC)), silent)
-        assert {line.partition(" /")[2].partition("/")[0] for line in log.read_text().splitlines()} <= {"", "list", "robots.txt"}
+        assert {line.partition(" /")[2].partition("/")[0] for line in log.read_text().splitlines()} <= {
+            "",
+            "list",
+            "robots.txt",
+        }
     disallowed = corpus.sql("SELECT count(*) AS n FROM pages WHERE status = 'disallowed' AND error = 'robots.txt'")
     assert disallowed.column("n")[0].as_py() > 0
     found = crawl.candidates_of_pages(corpus, "recipe")
@@ -95,7 +102,9 @@ def test_depth_and_number_of_pages_are_bounded(corpus: Corpus, pairs: list[Pair]
         run(corpus, crawl.crawl_stage("shallow", shallow, Fetch(), datetime.now(UTC)), silent)
         few = Site(kind="site", seeds=(f"{site}/",), pages=17)
         run(corpus, crawl.crawl_stage("few", few, Fetch(), datetime.now(UTC)), silent)
-    counts = corpus.sql("SELECT source, max(depth) AS depth, count(*) AS pages FROM pages GROUP BY source ORDER BY source")
+    counts = corpus.sql(
+        "SELECT source, max(depth) AS depth, count(*) AS pages FROM pages GROUP BY source ORDER BY source"
+    )
     assert counts.to_pylist() == [
         {"source": "few", "depth": 2, "pages": 17},
         {"source": "shallow", "depth": 1, "pages": 1 + BLOCK // 50},
@@ -114,7 +123,9 @@ def test_a_seed_that_is_not_there_is_asked_by_every_build(corpus: Corpus) -> Non
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_a_list_of_urls(corpus: Corpus, tmp_path: Path, started: datetime, suffix: str) -> None:
     path = tmp_path / f"list{suffix}"
-    rows = pa.table({"link": ["http://a.example/1.jpg", "http://a.example/2.jpg", None], "words": ["红，苹果", None, "无"]})
+    rows = pa.table(
+        {"link": ["http://a.example/1.jpg", "http://a.example/2.jpg", None], "words": ["红，苹果", None, "无"]}
+    )
     if suffix == ".parquet":
         pq.write_table(rows, path)
     else:

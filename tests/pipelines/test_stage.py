@@ -31,7 +31,10 @@ class Measure:
         with self.log.open("a") as log:
             log.writelines(f"{key.hex()}\n" for key in batch.column("poem_id").to_pylist())
         return [
-            (table, pa.Table.from_pylist([self.row(row, row[f"lacks_{index}"]) for row in batch.to_pylist()], table.schema))
+            (
+                table,
+                pa.Table.from_pylist([self.row(row, row[f"lacks_{index}"]) for row in batch.to_pylist()], table.schema),
+            )
             for index, table in enumerate(self.outputs)
         ]
 
@@ -109,7 +112,8 @@ class TestRun:
 
 
 def test_derived_rows_come_once(corpus: Corpus) -> None:
-    query = "SELECT unnest([1, 2, 2])::VARCHAR AS title, NULL AS author, '' AS dynasty, '' AS form, []::VARCHAR[] AS lines, '' AS source"
-    query = f"SELECT DISTINCT unhex(repeat(title, 32)) AS poem_id, * FROM ({query})"
+    columns = "NULL AS author, '' AS dynasty, '' AS form, []::VARCHAR[] AS lines, '' AS source"
+    titles = "SELECT DISTINCT unnest(['1', '2', '2']) AS title"
+    query = f"SELECT unhex(repeat(title, 32)) AS poem_id, title, {columns} FROM ({titles})"
     assert derive(corpus, POEMS, query) == 2
     assert derive(corpus, POEMS, query) == 0
