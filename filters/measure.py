@@ -22,12 +22,12 @@ class PictureMeasure(Protocol):
         ...
 
     def __call__(self, pictures: Sequence[Picture]) -> Columns:
-        """One value a picture for each column, in order. May raise on a bad picture: the caller then asks one by one."""
+        """One value a picture for each column, in order. May raise: the caller then asks one by one."""
         ...
 
 
 class CaptionMeasure(Protocol):
-    """Something known of a caption, or of a caption beside what was measured of its picture. Rows are keyed by sample_id."""
+    """Something known of a caption, alone or beside what was measured of its picture. Rows are keyed by sample_id."""
 
     name: str
     columns: pa.Schema
@@ -39,5 +39,5 @@ class CaptionMeasure(Protocol):
         ...
 
     def __call__(self, captions: Sequence[str], wanted: dict[str, Sequence[Any]]) -> Columns:
-        """One value a caption for each column, in order; `wanted` holds the columns named in `wants`, aligned with captions."""
+        """One value a caption for each column, in order; `wanted` holds the columns of `wants`, a value a caption."""
         ...
