@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import BertTokenizer, ChineseCLIPTextConfig, ChineseCLIPTextModel
+from transformers import (
+    AutoConfig,
+    BertTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    ChineseCLIPTextConfig,
+    ChineseCLIPTextModel,
+)
 
 from schemas.errors import JuZhouError
 
@@ -60,13 +67,15 @@ def nano_encoder(tokenizer: BertTokenizer) -> ChineseCLIPTextModel:
 
 
 def load(source: str) -> tuple[ChineseCLIPTextModel, BertTokenizer]:
-    """A text tower and its tokenizer from a folder or a hub id, such as a Chinese-CLIP checkpoint.
+    """A text tower and its tokenizer from a folder or a hub id: a whole Chinese-CLIP checkpoint, or a tower alone.
 
     Raises:
         JuZhouError: nothing there that transformers can load.
     """
     try:
         tokenizer = BertTokenizer.from_pretrained(source, model_max_length=TOKENS)
+        if AutoConfig.from_pretrained(source).model_type == ChineseCLIPConfig.model_type:
+            return ChineseCLIPModel.from_pretrained(source).text_model, tokenizer
         return ChineseCLIPTextModel.from_pretrained(source), tokenizer
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -88,7 +88,7 @@ class AlignStage(Stage):
             self.tokenizer = text.nano_tokenizer()
             encoder = text.nano_encoder(self.tokenizer)
         self.latents = load_latents(job.finished["autoencoder"])
-        self.towers = job.wrap(Towers(encoder, self.latents.shape[1]).to(self.device))
+        self.towers = job.wrap(Towers(encoder, self.latents.shape[1]))
         self.optimizer = optimizer(self.towers.parameters())
 
     def state(self) -> dict[str, Any]:

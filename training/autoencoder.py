@@ -26,12 +26,13 @@ ENCODED_AT_ONCE = 64
 
 
 def reconstruction_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
-    """L1 of the pixels plus, weighted, L1 of their differences along rows and columns, for sharp edges.
+    """L1 and squared error of the pixels plus, weighted, L1 of their differences along rows and columns.
 
-    The gradient difference loss is Mathieu et al.'s (arXiv 1511.05440). Both are (batch, 3, h, w); a scalar comes back.
+    The squares hold colours, the differences edges: that one is the gradient difference loss of arXiv 1511.05440.
+    Both pictures are (batch, 3, h, w); a scalar comes back.
     """
     edges = sum(F.l1_loss(decoded.diff(dim=axis), pictures.diff(dim=axis)) for axis in (-1, -2))
-    return F.l1_loss(decoded, pictures) + EDGE_WEIGHT * edges
+    return F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures) + EDGE_WEIGHT * edges
 
 
 def kl_loss(latents: Tensor) -> Tensor:
@@ -56,8 +57,7 @@ class AutoencoderStage(Stage):
         self.settings = self.recipe.stages.autoencoder
         self.steps = self.settings.steps
         self.pictures = self.release.pictures(self.recipe.size)
-        model = JuZhouAutoencoder.preset(self.recipe.preset).to(self.device)
-        self.model = job.wrap(model)
+        self.model = job.wrap(JuZhouAutoencoder.preset(self.recipe.preset))
         self.optimizer = optimizer(self.model.parameters())
 
     def state(self) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class DMD2Stage(Stage):
         self.pipeline = JuZhouPipeline.from_pretrained(job.finished["flow"] / "checkpoint").to(self.device)
         self.teacher = self.pipeline.unet.eval()
         self.student = job.wrap(copy.deepcopy(self.teacher).train())
-        self.critic = job.wrap(Critic(copy.deepcopy(self.teacher)).to(self.device).train())
+        self.critic = job.wrap(Critic(copy.deepcopy(self.teacher)).train())
         self.teacher.requires_grad_(False)
         self.student_optimizer = optimizer(self.student.parameters())
         self.critic_optimizer = optimizer(self.critic.parameters())

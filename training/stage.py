@@ -5,7 +5,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,8 +36,14 @@ class Job:
     finished: dict[str, Path] = field(default_factory=dict)
     rank: int = 0
     world: int = 1
-    wrap: Callable[[nn.Module], nn.Module] = lambda module: module
-    """Makes a module average its gradients over the workers; the identity for one worker."""
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module on its device, averaging its gradients over the workers where there are several."""
+        if self.world == 1:
+            return module.to(device.pick())
+        from ray.train.torch import prepare_model
+
+        return prepare_model(module)
 
     def slice(self, batch: Tensor, dim: int = 0) -> Tensor:
         """This worker's share of a global batch."""

@@ -6,14 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from model import device
-from model.pipeline import quiet
 from schemas.errors import JuZhouError
 from schemas.identity import fingerprint
 from schemas.training import Training
@@ -22,7 +20,8 @@ from training.autoencoder import AutoencoderStage
 from training.dmd2 import DMD2Stage
 from training.flow import FlowStage
 from training.loader import Release
-from training.stage import METRICS, Job, Stage, run
+from training.stage import METRICS, Stage
+from training.worker import work
 
 STAGES: tuple[type[Stage], ...] = (AutoencoderStage, AlignStage, FlowStage, DMD2Stage)
 POLL_SECONDS = 1.0
@@ -44,16 +43,16 @@ def train(release: Path, out: Path, recipe: Training, progress: Callable[[str], 
     Raises:
         JuZhouError: no usable release, or settings that do not fit each other.
     """
-    folders = _folders(release, out, recipe)
+    places = folders(release, out, recipe)
     finished: dict[str, Path] = {}
     for stage in STAGES:
-        folder = folders[stage.name]
+        folder = places[stage.name]
         if not folder.exists():
             progress(f"{stage.name}: training")
-            _fit(stage, Job(release.resolve(), recipe, dict(finished)), folder, progress)
+            _fit(stage, release, recipe, finished, folder, progress)
         progress(f"{stage.name}: {folder}")
         finished[stage.name] = folder
-    return folders[STAGES[-1].name] / "checkpoint"
+    return places[STAGES[-1].name] / "checkpoint"
 
 
 def pending(release: Path, out: Path, recipe: Training) -> list[str]:
@@ -62,13 +61,13 @@ def pending(release: Path, out: Path, recipe: Training) -> list[str]:
     Raises:
         JuZhouError: as `train`.
     """
-    return [name for name, folder in _folders(release, out, recipe).items() if not folder.exists()]
+    return [name for name, folder in folders(release, out, recipe).items() if not folder.exists()]
 
 
-def _folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
+def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
     """Where each stage's product belongs: its name has a digest of all it depends on, stages before it included."""
     above = Release(release).digest
-    folders = {}
+    places = {}
     for stage in STAGES:
         settings = getattr(recipe.stages, stage.name)
         if settings.batch % recipe.workers:
@@ -82,19 +81,31 @@ def _folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
             settings=settings.model_dump(),
             common=recipe.model_dump(include={"preset", "seed", "size", "captions"}),
         )
-        folders[stage.name] = out.resolve() / f"{stage.name}-{above}"
-    return folders
+        places[stage.name] = out.resolve() / f"{stage.name}-{above}"
+    return places
 
 
-def _fit(stage: type[Stage], job: Job, folder: Path, progress: Callable[[str], None]) -> None:
+def _fit(
+    stage: type[Stage],
+    release: Path,
+    recipe: Training,
+    finished: dict[str, Path],
+    folder: Path,
+    progress: Callable[[str], None],
+) -> None:
     """Train one stage on Ray into a hidden folder beside its place, then rename it there."""
     part = folder.with_name(f".{folder.name}.part")
     storage = folder.with_name(f".{folder.name}.ray")
     part.mkdir(parents=True, exist_ok=True)
-    recipe = job.recipe
     trainer = TorchTrainer(
-        _work,
-        train_loop_config={"stage": stage.name, "job": job, "part": part},
+        work,
+        train_loop_config={
+            "stage": stage.name,
+            "release": str(release.resolve()),
+            "recipe": recipe.model_dump(),
+            "finished": {name: str(path) for name, path in finished.items()},
+            "part": str(part),
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=recipe.workers,
             use_gpu=device.pick().type != "cpu",
@@ -123,25 +134,6 @@ def _fit(stage: type[Stage], job: Job, folder: Path, progress: Callable[[str], N
         watcher.join()
         shutil.rmtree(storage, ignore_errors=True)
     os.replace(part, folder)
-
-
-def _work(config: dict[str, Any]) -> None:
-    """What each Ray Train worker does: train its share of a stage."""
-    context = ray.train.get_context()
-    given: Job = config["job"]
-    workers = context.get_world_size()
-    job = Job(
-        given.release,
-        given.recipe,
-        given.finished,
-        rank=context.get_world_rank(),
-        world=workers,
-        wrap=prepare_model if workers > 1 else given.wrap,
-    )
-    device.set_threads(job.recipe.threads)
-    quiet()
-    stage = next(stage for stage in STAGES if stage.name == config["stage"])
-    run(stage(job), config["part"])
 
 
 def _watch(log: Path, name: str, stop: threading.Event, progress: Callable[[str], None]) -> None:

@@ -1,8 +1,10 @@
 """The light decoder has the report's size, and pictures come back at the size that went in."""
 
+from pathlib import Path
+
 import torch
 
-from model.autoencoder import DecoderBlock, Decoder, JuZhouAutoencoder
+from model.autoencoder import Decoder, DecoderBlock, JuZhouAutoencoder
 
 
 def test_full_decoder_has_the_reports_parameters_and_blocks() -> None:
@@ -13,7 +15,7 @@ def test_full_decoder_has_the_reports_parameters_and_blocks() -> None:
     assert widths == [256] * 3 + [256] * 3 + [128] * 2 + [64]
 
 
-def test_latents_are_eight_times_smaller_and_survive_the_disk(tmp_path) -> None:
+def test_latents_are_eight_times_smaller_and_survive_the_disk(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = JuZhouAutoencoder.preset("nano").eval()
     model.register_to_config(scaling_factor=1.5, shift_factor=-0.25)

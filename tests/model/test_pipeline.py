@@ -1,10 +1,11 @@
 """A checkpoint draws the same picture for the same seed, from memory or from disk."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from model import text
 from model.autoencoder import JuZhouAutoencoder
@@ -28,7 +29,7 @@ def build(distilled_steps: int | None = None) -> JuZhouPipeline:
     )
 
 
-def test_equal_seeds_are_equal_pictures_after_a_round_trip(tmp_path) -> None:
+def test_equal_seeds_are_equal_pictures_after_a_round_trip(tmp_path: Path) -> None:
     pipeline = build()
     pipeline.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
@@ -41,7 +42,7 @@ def test_equal_seeds_are_equal_pictures_after_a_round_trip(tmp_path) -> None:
     assert first[0].size == (64, 64)
 
 
-def test_a_distilled_checkpoint_knows_its_steps(tmp_path) -> None:
+def test_a_distilled_checkpoint_knows_its_steps(tmp_path: Path) -> None:
     build(distilled_steps=4).save_pretrained(tmp_path)
     pipeline = JuZhouPipeline.from_pretrained(tmp_path)
     told: list[tuple[int, int]] = []
@@ -52,7 +53,7 @@ def test_a_distilled_checkpoint_knows_its_steps(tmp_path) -> None:
         pipeline("一只猫", num_inference_steps=28)
 
 
-def test_bad_input_is_said_in_one_line(tmp_path) -> None:
+def test_bad_input_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(JuZhouError, match=r"no model_index\.json"):
         JuZhouPipeline.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text("{}")

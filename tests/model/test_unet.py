@@ -1,5 +1,7 @@
 """The U-Net has the report's size, layout and skips, and survives a round trip to disk."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -53,11 +55,14 @@ def test_full_has_the_reports_parameters_and_multiply_adds() -> None:
 
 def test_blocks_have_the_reports_units_and_self_attention() -> None:
     unet = full_on_meta()
-    layout = {
-        block: [(len(unit.transformers), [b.self_attention is not None for b in unit.transformers]) for unit in units(unet, block)]
+    layout: dict[str, list[tuple[int, list[bool]]]] = {
+        block: [
+            (len(unit.transformers), [b.self_attention is not None for b in unit.transformers])
+            for unit in units(unet, block)
+        ]
         for block in BLOCKS
     }
-    cross, both, plain = (2, [False] * 2), (4, [True] * 4), (0, [])
+    cross, both = (2, [False] * 2), (4, [True] * 4)
     assert layout == {
         "down0": [cross] * 2,
         "down1": [cross] * 2,
@@ -65,14 +70,16 @@ def test_blocks_have_the_reports_units_and_self_attention() -> None:
         "mid": [both],
         "up0": [both] * 3,
         "up1": [cross] * 3,
-        "up2": [plain] * 3,
+        "up2": [(0, [])] * 3,
     }
 
 
 def test_skips_are_concatenated_and_none_enters_up0() -> None:
     unet = full_on_meta()
     low, middle, high = unet.config["channels"]
-    inputs = {block: [unit.resnet.norm_in.num_channels for unit in units(unet, block)] for block in ("up0", "up1", "up2")}
+    inputs = {
+        block: [unit.resnet.norm_in.num_channels for unit in units(unet, block)] for block in ("up0", "up1", "up2")
+    }
     assert inputs == {
         "up0": [high] * 3,
         "up1": [high + middle, middle + low, middle],
@@ -115,7 +122,7 @@ def test_rope_covers_the_same_range_at_another_resolution() -> None:
     assert torch.allclose(fine.view(4, 2, 4, 2, 16).mean(dim=(1, 3)).view(16, 16), coarse, atol=1e-5)
 
 
-def test_saved_and_loaded_is_the_same(tmp_path) -> None:
+def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     unet = nano()
     unet.save_pretrained(tmp_path)
     assert [path.suffix for path in tmp_path.iterdir() if path.name != "config.json"] == [".safetensors"]

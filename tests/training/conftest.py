@@ -1,0 +1,74 @@
+"""A tiny release of drawn shapes, in the layout that training opens."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from schemas.identity import digest
+
+COLOURS = {"红": "red", "绿": "green", "蓝": "blue", "黄": "gold", "紫": "purple", "黑": "black"}
+SHAPES = {"圆": "ellipse", "方块": "rectangle"}
+SIZES = (16, 24, 32)
+SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.binary(16)),
+        ("image_id", pa.binary(16)),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("caption", pa.string()),
+        ("poem_lines", pa.list_(pa.string())),
+    ]
+)
+
+
+def picture(colour: str, shape: str, size: int) -> bytes:
+    """A shape on a transparent ground, as PNG."""
+    canvas = Image.new("RGBA", (48, 40), (0, 0, 0, 0))
+    getattr(ImageDraw.Draw(canvas), shape)((4, 4, 4 + size, 4 + size), fill=colour)
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 pictures of a coloured shape each, every sixth with a poem."""
+    folder = tmp_path_factory.mktemp("release")
+    rows: list[dict[str, object]] = []
+    with tarfile.open(folder / "train-00000.tar", "w") as tar:
+        for hanzi, colour in COLOURS.items():
+            for word, shape in SHAPES.items():
+                for size in SIZES:
+                    content, caption = picture(colour, shape, size), f"{hanzi}色的{word}"
+                    image_id = digest(content)
+                    entry = tarfile.TarInfo(f"{image_id.hex()}.png")
+                    entry.size = len(content)
+                    rows.append(
+                        {
+                            "sample_id": digest(image_id + caption.encode()),
+                            "image_id": image_id,
+                            "shard": "train-00000.tar",
+                            "offset": tar.offset + tarfile.BLOCKSIZE,
+                            "length": len(content),
+                            "caption": caption,
+                            "poem_lines": ["白日依山尽", "黄河入海流"] if len(rows) % 6 == 0 else [],
+                        }
+                    )
+                    tar.addfile(entry, io.BytesIO(content))
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "samples.parquet")
+    (folder / "manifest.json").write_text(json.dumps({"name": "tiny", "digest": "tiny-1"}))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests share the machine."""
+    torch.set_num_threads(1)

@@ -1,0 +1,94 @@
+"""The stages learn in a few steps, and an interrupted one goes on to the same losses bit for bit."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model.pipeline import JuZhouPipeline
+from schemas.training import (
+    AlignSettings,
+    AutoencoderSettings,
+    DMD2Settings,
+    FlowSettings,
+    Stages,
+    Training,
+)
+from training.align import AlignStage
+from training.autoencoder import AutoencoderStage
+from training.dmd2 import DMD2Stage
+from training.flow import FlowStage
+from training.stage import STATE, Job, Stage, run
+
+RECIPE = Training(
+    size=32,
+    threads=1,
+    save_every=2,
+    stages=Stages(
+        autoencoder=AutoencoderSettings(steps=30, batch=4),
+        align=AlignSettings(steps=12, batch=14),
+        flow=FlowSettings(steps=16, batch=4),
+        dmd2=DMD2Settings(steps=6, batch=2),
+    ),
+)
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """All four stages, trained in this process."""
+    finished: dict[str, Path] = {}
+    for stage in (AutoencoderStage, AlignStage, FlowStage, DMD2Stage):
+        folder = tmp_path_factory.mktemp(stage.name)
+        run(stage(Job(release, RECIPE, dict(finished))), folder)
+        finished[stage.name] = folder
+    return finished
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "align", "flow"])
+def test_a_few_steps_lower_the_loss(trained: dict[str, Path], name: str) -> None:
+    values = losses(trained[name])
+    assert sum(values[-3:]) < 0.9 * sum(values[:3])
+
+
+def test_products_are_whole_and_the_state_is_gone(trained: dict[str, Path]) -> None:
+    files = {name: {path.name for path in folder.iterdir()} for name, folder in trained.items()}
+    assert files == {
+        "autoencoder": {"metrics.jsonl", "autoencoder", "latents.safetensors", "reconstructions.png"},
+        "align": {"metrics.jsonl", "text_encoder", "tokenizer", "texts.safetensors"},
+        "flow": {"metrics.jsonl", "checkpoint", "samples-28.png", "samples.json"},
+        "dmd2": {"metrics.jsonl", "checkpoint", "samples-4.png", "samples-4-plain.png", "samples.json"},
+    }
+    assert JuZhouPipeline.from_pretrained(trained["flow"] / "checkpoint").config["distilled_steps"] is None
+    assert JuZhouPipeline.from_pretrained(trained["dmd2"] / "checkpoint").config["distilled_steps"] == 4
+
+
+def test_the_students_latents_are_watched(trained: dict[str, Path]) -> None:
+    rows = [json.loads(line) for line in (trained["dmd2"] / "metrics.jsonl").read_text().splitlines()]
+    assert all({"latent_mean", "latent_std", "real_mean", "real_std"} <= set(row) for row in rows[:-1])
+    assert [row["step"] for row in rows if "student_matching" in row] == [0, 5]
+
+
+@pytest.mark.parametrize("stage", [AutoencoderStage, AlignStage, FlowStage, DMD2Stage])
+def test_interrupted_and_resumed_is_the_same_bit_for_bit(
+    stage: type[Stage], release: Path, trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(release, RECIPE, trained)
+    plain_step = stage.step
+
+    def dies(self: Stage, step: int) -> dict[str, float]:
+        if step == 5:
+            raise KeyboardInterrupt
+        return plain_step(self, step)
+
+    monkeypatch.setattr(stage, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(stage(job), tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / STATE).exists() and len(losses(tmp_path)) == 5
+    run(stage(job), tmp_path)
+    assert losses(tmp_path) == losses(trained[stage.name])

@@ -1,0 +1,48 @@
+"""A recipe runs on Ray Train from a release to two checkpoints, and what is done is not done twice."""
+
+from pathlib import Path
+
+import pytest
+
+from model.pipeline import JuZhouPipeline
+from schemas.errors import JuZhouError
+from schemas.training import AlignSettings, AutoencoderSettings, DMD2Settings, FlowSettings, Stages, Training
+from training.trainer import folders, pending, train
+
+RECIPE = Training(
+    size=32,
+    threads=1,
+    stages=Stages(
+        autoencoder=AutoencoderSettings(steps=3, batch=4),
+        align=AlignSettings(steps=2, batch=4),
+        flow=FlowSettings(steps=3, batch=4),
+        dmd2=DMD2Settings(steps=2, batch=4),
+    ),
+)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_from_a_release_to_a_distilled_checkpoint(release: Path, tmp_path: Path) -> None:
+    assert pending(release, tmp_path, RECIPE) == ["autoencoder", "align", "flow", "dmd2"]
+    told: list[str] = []
+    checkpoint = train(release, tmp_path, RECIPE, told.append)
+    assert JuZhouPipeline.from_pretrained(checkpoint)("红色的圆")[0].size == (32, 32)
+    assert len(list(tmp_path.iterdir())) == 4
+    assert pending(release, tmp_path, RECIPE) == []
+    told.clear()
+    assert train(release, tmp_path, RECIPE, told.append) == checkpoint
+    assert not any("training" in line for line in told)
+
+
+def test_a_change_reruns_only_what_depends_on_it(release: Path, tmp_path: Path) -> None:
+    changed = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update={"dmd2": DMD2Settings(steps=9)})})
+    before, after = set(folders(release, tmp_path, RECIPE)), set(folders(release, tmp_path, changed))
+    assert {name.partition("-")[0] for name in before - after} == {"dmd2"}
+    reseeded = set(folders(release, tmp_path, RECIPE.model_copy(update={"seed": 1})))
+    assert not before & reseeded
+    assert before == set(folders(release, tmp_path, RECIPE.model_copy(update={"threads": 2, "name": "other"})))
+
+
+def test_a_batch_that_workers_cannot_share_is_refused(release: Path, tmp_path: Path) -> None:
+    with pytest.raises(JuZhouError, match="cannot be shared by 3 workers"):
+        pending(release, tmp_path, RECIPE.model_copy(update={"workers": 3}))
