@@ -43,5 +43,7 @@ def test_pure_packages_know_no_ray(package: str) -> None:
 
 
 def test_ray_starts_in_one_place() -> None:
-    starts = [path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py") if "ray.init(" in path.read_text()]
+    starts = [
+        path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py") if "ray.init(" in path.read_text()
+    ]
     assert [path.relative_to(ROOT) for path in starts] == [Path("pipelines/cluster.py")]

@@ -94,7 +94,9 @@ def test_a_rule_has_one_bound(tmp_path: Path) -> None:
 
 def test_a_policy_is_named_by_its_thresholds_and_not_by_its_reasons() -> None:
     def policy(threshold: float, why: str) -> Policy:
-        return Policy.model_validate({"name": "p", "rules": [{"name": "r", "value": "x", "min": threshold, "why": why}]})
+        return Policy.model_validate(
+            {"name": "p", "rules": [{"name": "r", "value": "x", "min": threshold, "why": why}]}
+        )
 
     assert policy(1, "a").digest == policy(1, "b").digest != policy(2, "a").digest
 
