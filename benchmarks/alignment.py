@@ -16,7 +16,9 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -62,10 +64,10 @@ def evaluate(quick: bool) -> dict[str, float | None]:
         if not chosen:
             results[key] = None
             continue
-        vectors = list(embed([pair.picture for pair in chosen]))
+        vectors = embed([pair.picture for pair in chosen])
         captions = [pair.caption for pair in chosen]
         shifts = [len(chosen) * number // (SHIFTS + 1) for number in range(SHIFTS + 1)]
-        wanted = {"lite_embedding.vector": vectors}
+        wanted: dict[str, Sequence[Any]] = {"lite_embedding.vector": list(vectors)}
         scores = [np.asarray(measure(captions[shift:] + captions[:shift], wanted)["score"]) for shift in shifts]
         matched, shuffled = scores[0], np.concatenate(scores[1:])
         area = round(auc(matched, shuffled), 3)

@@ -37,15 +37,20 @@ def decode(content: bytes) -> Picture:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}×{image.height} is more than {MAX_PIXELS:,} pixels")
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            upright = _eight_bit(ImageOps.exif_transpose(image))
             if not upright.has_transparency_data:
                 return Picture(np.asarray(upright.convert("RGB")), 0.0)
             rgba = upright.convert("RGBA")
-    except ValueError:
-        raise
     except Exception as error:  # Pillow's plugins raise whatever their parsers raise
-        raise ValueError(f"cannot be decoded: {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise ValueError(" ".join(f"cannot be decoded: {type(error).__name__}: {error}".split())) from error
     white = Image.new("RGBA", rgba.size, "white")
     white.alpha_composite(rgba)
     alpha = np.asarray(rgba.getchannel("A"))
     return Picture(np.asarray(white.convert("RGB")), float((alpha < 128).mean()))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8: Pillow's own conversion would clip instead of scale."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))

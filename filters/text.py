@@ -26,8 +26,9 @@ DIGITS_OF = {
     "五伍": "5",
     "六陆陸": "6",
     "七柒": "7",
+    "八捌": "8",
+    "九玖": "9",
 }
-DIGITS_OF |= {"八捌": "8", "九玖": "9"}
 NUMERALS = str.maketrans({sign: digit for signs, digit in DIGITS_OF.items() for sign in signs})
 
 BREAK = r"[\s\-‐–—_.·()/*~]"
@@ -49,7 +50,7 @@ EMAIL = re.compile(r"[\w.+-]{1,64}\s?@\s?[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+",
 MESSENGER = r"(?:微\s?信|薇\s?信|威\s?信|[v微]\s?信|扣\s?扣|企鹅|(?<![a-z])(?:we\s?chat|weixin|vx|wx|qq|q\s?q))"
 CONTACT = re.compile(
     rf"{MESSENGER}\s*(?:(?:同?号码?|群|账号|id|[:=]|是|为|加)\s*)+[a-z0-9][a-z0-9_-]{{4,19}}"
-    rf"|{MESSENGER}\s*(?=[a-z_-]*\d)[a-z0-9][a-z0-9_-]{{4,19}}"
+    rf"|{MESSENGER}\s*(?=[a-z_-]{{0,19}}\d)[a-z0-9][a-z0-9_-]{{4,19}}"
 )
 
 FILE_NAME = re.compile(
