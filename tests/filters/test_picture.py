@@ -66,7 +66,7 @@ def test_an_animation_is_its_first_frame() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_what_is_no_picture_is_one_line(content: bytes) -> None:
-    with pytest.raises(ValueError, match="^cannot be decoded: [^\n]+$"):
+    with pytest.raises(ValueError, match=r"^cannot be decoded: [^\n]+$"):
         decode(content)
 
 
@@ -74,7 +74,7 @@ def test_truncated_is_one_line() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for kind in ("PNG", "JPEG", "WEBP"):
         content = encoded(Image.fromarray(noise), kind)
-        with pytest.raises(ValueError, match="^cannot be decoded: [^\n]+$"):
+        with pytest.raises(ValueError, match=r"^cannot be decoded: [^\n]+$"):
             decode(content[: len(content) // 2])
 
 

@@ -1,6 +1,7 @@
 """What picture measures mean, and that no picture, batch or order upsets them."""
 
 import io
+import itertools
 
 import numpy as np
 import pyarrow as pa
@@ -85,9 +86,9 @@ def test_size() -> None:
 
 
 def test_blur_falls_as_the_picture_is_blurred() -> None:
-    blurred = [picture(scene().filter(ImageFilter.GaussianBlur(radius))) for radius in (0, 1, 2, 4, 8)]
+    blurred = [picture(scene().filter(ImageFilter.GaussianBlur(radius))) for radius in (0, 1, 2, 4)]
     sharpness = Blur()(blurred)["sharpness"]
-    assert all(left > 1.5 * right for left, right in zip(sharpness, sharpness[1:], strict=False))
+    assert all(left > 1.5 * right for left, right in itertools.pairwise(sharpness))
 
 
 def test_blur_sees_a_small_picture_blown_up() -> None:
@@ -134,7 +135,7 @@ def test_embedding_knows_a_copy_from_another_picture() -> None:
     pictures = [scene(), scene().resize((160, 120)).filter(ImageFilter.GaussianBlur(0.5)), scene(1)]
     vectors = np.asarray(LiteEmbedding()([picture(image) for image in pictures])["vector"], dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert vectors[0] @ vectors[1] > 0.75 > vectors[0] @ vectors[2]
+    assert vectors[0] @ vectors[1] > 0.95 > vectors[0] @ vectors[2]
 
 
 def test_aesthetic_prefers_colour_contrast_and_focus_and_stays_on_its_scale() -> None:
