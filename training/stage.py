@@ -29,7 +29,7 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage is given: the release, the recipe, the finished stages, and its place among the workers."""
+    """What a stage is given: the release, the recipe, the folders of the stages, and its place among the workers."""
 
     release: Path
     recipe: Training

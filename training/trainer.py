@@ -1,6 +1,6 @@
 """Runs the stages of a recipe on Ray Train, each at most once: what is on disk is what is done."""
 
-import os
+import json
 import shutil
 import threading
 import time
@@ -21,7 +21,7 @@ from training.dmd2 import DMD2Stage
 from training.flow import FlowStage
 from training.loader import Release
 from training.stage import METRICS, Stage
-from training.worker import work
+from training.worker import part, work
 
 STAGES: tuple[type[Stage], ...] = (AutoencoderStage, AlignStage, FlowStage, DMD2Stage)
 POLL_SECONDS = 1.0
@@ -35,7 +35,8 @@ def train(release: Path, out: Path, recipe: Training, progress: Callable[[str], 
     """Bring every stage of a recipe to its end; finished ones are left alone. Ray must have been started.
 
     Each stage becomes `out/<stage>-<fingerprint>`, whole or not at all. An interrupted one goes on from its last saved
-    state when it is called again.
+    state when it is called again. The stages that are left share one start of Ray Train's workers, which costs more
+    than some of them.
 
     Returns:
         The distilled checkpoint, a folder that `JuZhouPipeline.from_pretrained` loads.
@@ -44,14 +45,9 @@ def train(release: Path, out: Path, recipe: Training, progress: Callable[[str], 
         JuZhouError: no usable release, or settings that do not fit each other.
     """
     places = folders(release, out, recipe)
-    finished: dict[str, Path] = {}
-    for stage in STAGES:
-        folder = places[stage.name]
-        if not folder.exists():
-            progress(f"{stage.name}: training")
-            _fit(stage, release, recipe, finished, folder, progress)
-        progress(f"{stage.name}: {folder}")
-        finished[stage.name] = folder
+    left = {name: folder for name, folder in places.items() if not folder.exists()}
+    if left:
+        _fit(release, out.resolve(), recipe, places, left, progress)
     return places[STAGES[-1].name] / "checkpoint"
 
 
@@ -86,25 +82,24 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
 
 
 def _fit(
-    stage: type[Stage],
     release: Path,
+    out: Path,
     recipe: Training,
-    finished: dict[str, Path],
-    folder: Path,
+    places: dict[str, Path],
+    left: dict[str, Path],
     progress: Callable[[str], None],
 ) -> None:
-    """Train one stage on Ray into a hidden folder beside its place, then rename it there."""
-    part = folder.with_name(f".{folder.name}.part")
-    storage = folder.with_name(f".{folder.name}.ray")
-    part.mkdir(parents=True, exist_ok=True)
+    """Train the stages that are left on Ray."""
+    for folder in left.values():
+        part(folder).mkdir(parents=True, exist_ok=True)
+    storage = out / f".ray-{fingerprint(left=sorted(left))}"
     trainer = TorchTrainer(
         work,
         train_loop_config={
-            "stage": stage.name,
             "release": str(release.resolve()),
             "recipe": recipe.model_dump(),
-            "finished": {name: str(path) for name, path in finished.items()},
-            "part": str(part),
+            "folders": {name: str(folder) for name, folder in places.items()},
+            "pending": list(left),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=recipe.workers,
@@ -113,14 +108,14 @@ def _fit(
         ),
         torch_config=TorchConfig(backend=device.backend(device.pick())),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]
-            name=folder.name,
+            name="run",
             storage_path=str(storage),
             worker_runtime_env={"env_vars": PATIENT_THREADS},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
     stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(part / METRICS, stage.name, stop, progress), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(left, stop, progress), daemon=True)
     watcher.start()
     try:
         trainer.fit()
@@ -133,16 +128,27 @@ def _fit(
         stop.set()
         watcher.join()
         shutil.rmtree(storage, ignore_errors=True)
-    os.replace(part, folder)
 
 
-def _watch(log: Path, name: str, stop: threading.Event, progress: Callable[[str], None]) -> None:
-    """Tell `progress` the last line of a growing metrics file every few seconds."""
-    told, last = time.monotonic(), b""
-    while not stop.wait(POLL_SECONDS):
-        if time.monotonic() - told < REPORT_SECONDS or not log.exists():
-            continue
-        lines = log.read_bytes().splitlines()
-        if lines and lines[-1] != last:
-            told, last = time.monotonic(), lines[-1]
-            progress(f"{name}: {last.decode()}")
+def _watch(left: dict[str, Path], stop: threading.Event, progress: Callable[[str], None]) -> None:
+    """Tell `progress` which stage runs, the last line of its metrics every few seconds, and where it ends up."""
+    for name, folder in left.items():
+        progress(f"{name}: training")
+        told = time.monotonic()
+        log = part(folder) / METRICS
+        while not folder.exists() and not stop.wait(POLL_SECONDS):
+            if time.monotonic() - told >= REPORT_SECONDS and log.exists():
+                told = time.monotonic()
+                progress(f"{name}: {_last_line(log)}")
+        if not folder.exists():
+            return
+        progress(f"{name}: {folder}")
+
+
+def _last_line(log: Path) -> str:
+    """The newest row of a metrics file as `key value` pairs; `starting` before the first."""
+    try:
+        row = json.loads(log.read_bytes().splitlines()[-1])
+    except (OSError, IndexError, ValueError):
+        return "starting"
+    return ", ".join(f"{key} {value:.4g}" for key, value in row.items())

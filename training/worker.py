@@ -1,17 +1,25 @@
 """What a Ray Train worker does; light and apart, because Ray's controller, which trains nothing, imports it too."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import ray.train
 
 
+def part(folder: Path) -> Path:
+    """Where a stage is trained until it is whole: a hidden folder beside its place."""
+    return folder.with_name(f".{folder.name}.part")
+
+
 def work(config: dict[str, Any]) -> None:
-    """Train this worker's share of a stage.
+    """Train this worker's share of the stages that are not done, in their order, and move each into its place.
 
     Args:
-        config: plain data: the stage's name, the recipe as a mapping, and the paths `release`, `part` and `finished`.
+        config: plain data: `release`, a path; `recipe`, a mapping; `folders`, each stage's place; `pending`, names.
     """
+    import torch.distributed as dist
+
     from model import device
     from model.pipeline import quiet
     from schemas.training import Training
@@ -21,8 +29,15 @@ def work(config: dict[str, Any]) -> None:
     recipe = Training.model_validate(config["recipe"])
     device.set_threads(recipe.threads)
     quiet()
-    finished = {name: Path(folder) for name, folder in config["finished"].items()}
     context = ray.train.get_context()
-    job = Job(Path(config["release"]), recipe, finished, context.get_world_rank(), context.get_world_size())
-    stage = next(stage for stage in STAGES if stage.name == config["stage"])
-    run(stage(job), Path(config["part"]))
+    rank, world = context.get_world_rank(), context.get_world_size()
+    folders = {name: Path(folder) for name, folder in config["folders"].items()}
+    for stage in STAGES:
+        if stage.name not in config["pending"]:
+            continue
+        folder = folders[stage.name]
+        run(stage(Job(Path(config["release"]), recipe, folders, rank, world)), part(folder))
+        if rank == 0:
+            os.replace(part(folder), folder)
+        if world > 1:
+            dist.barrier()

@@ -31,16 +31,16 @@ def test_from_a_release_to_a_distilled_checkpoint(release: Path, tmp_path: Path)
     assert pending(release, tmp_path, RECIPE) == []
     told.clear()
     assert train(release, tmp_path, RECIPE, told.append) == checkpoint
-    assert not any("training" in line for line in told)
+    assert told == []
 
 
 def test_a_change_reruns_only_what_depends_on_it(release: Path, tmp_path: Path) -> None:
     changed = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update={"dmd2": DMD2Settings(steps=9)})})
-    before, after = set(folders(release, tmp_path, RECIPE)), set(folders(release, tmp_path, changed))
-    assert {name.partition("-")[0] for name in before - after} == {"dmd2"}
-    reseeded = set(folders(release, tmp_path, RECIPE.model_copy(update={"seed": 1})))
-    assert not before & reseeded
-    assert before == set(folders(release, tmp_path, RECIPE.model_copy(update={"threads": 2, "name": "other"})))
+    before, after = folders(release, tmp_path, RECIPE), folders(release, tmp_path, changed)
+    assert [name for name in before if before[name] != after[name]] == ["dmd2"]
+    reseeded = folders(release, tmp_path, RECIPE.model_copy(update={"seed": 1}))
+    assert not set(before.values()) & set(reseeded.values())
+    assert before == folders(release, tmp_path, RECIPE.model_copy(update={"threads": 2, "name": "other"}))
 
 
 def test_a_batch_that_workers_cannot_share_is_refused(release: Path, tmp_path: Path) -> None:
