@@ -87,7 +87,7 @@ class AlignStage(Stage):
             self.steps = self.settings.steps
             self.tokenizer = text.nano_tokenizer()
             encoder = text.nano_encoder(self.tokenizer)
-        self.latents = load_latents(job.finished["autoencoder"])
+        self.latents = load_latents(job.folders["autoencoder"])
         self.towers = job.wrap(Towers(encoder, self.latents.shape[1]))
         self.optimizer = optimizer(self.towers.parameters())
 

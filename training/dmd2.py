@@ -90,9 +90,9 @@ class DMD2Stage(Stage):
         self.steps = self.settings.steps
         self.shift = self.recipe.stages.flow.shift
         self.levels = flow.noise_levels(self.settings.sampling_steps, self.shift).to(self.device)
-        self.latents = load_latents(job.finished["autoencoder"])
-        self.texts = CachedTexts(load_texts(job.finished["align"]), self.device)
-        self.pipeline = JuZhouPipeline.from_pretrained(job.finished["flow"] / "checkpoint").to(self.device)
+        self.latents = load_latents(job.folders["autoencoder"])
+        self.texts = CachedTexts(load_texts(job.folders["align"]), self.device)
+        self.pipeline = JuZhouPipeline.from_pretrained(job.folders["flow"] / "checkpoint").to(self.device)
         self.teacher = self.pipeline.unet.eval()
         self.student = job.wrap(copy.deepcopy(self.teacher).train())
         self.critic = job.wrap(Critic(copy.deepcopy(self.teacher)).train())

@@ -54,8 +54,8 @@ class FlowStage(Stage):
         super().__init__(job)
         self.settings = self.recipe.stages.flow
         self.steps = self.settings.steps
-        self.latents = load_latents(job.finished["autoencoder"])
-        self.texts = CachedTexts(load_texts(job.finished["align"]), self.device)
+        self.latents = load_latents(job.folders["autoencoder"])
+        self.texts = CachedTexts(load_texts(job.folders["align"]), self.device)
         unet = JuZhouUNet.preset(
             self.recipe.preset,
             sample_size=self.recipe.size // SCALE,
@@ -86,10 +86,10 @@ class FlowStage(Stage):
 
     def finish(self, folder: Path) -> Metrics:
         """Put the checkpoint together and draw the held prompts."""
-        aligned = self.job.finished["align"]
+        aligned = self.job.folders["align"]
         pipeline = JuZhouPipeline(
             self.average,
-            JuZhouAutoencoder.from_pretrained(self.job.finished["autoencoder"] / "autoencoder", **STRICT_LOADING),
+            JuZhouAutoencoder.from_pretrained(self.job.folders["autoencoder"] / "autoencoder", **STRICT_LOADING),
             ChineseCLIPTextModel.from_pretrained(aligned / "text_encoder"),
             BertTokenizer.from_pretrained(aligned / "tokenizer"),
             FlowMatchEulerDiscreteScheduler(shift=self.settings.shift),

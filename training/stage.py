@@ -33,7 +33,8 @@ class Job:
 
     release: Path
     recipe: Training
-    finished: dict[str, Path] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Where each stage's product is or will be, by the stage's name."""
     rank: int = 0
     world: int = 1
 

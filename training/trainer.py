@@ -92,7 +92,8 @@ def _fit(
     """Train the stages that are left on Ray."""
     for folder in left.values():
         part(folder).mkdir(parents=True, exist_ok=True)
-    storage = out / f".ray-{fingerprint(left=sorted(left))}"
+    storage = out / ".ray"
+    shutil.rmtree(storage, ignore_errors=True)
     trainer = TorchTrainer(
         work,
         train_loop_config={

@@ -11,6 +11,7 @@ from training.trainer import folders, pending, train
 
 RECIPE = Training(
     size=32,
+    workers=2,
     threads=1,
     stages=Stages(
         autoencoder=AutoencoderSettings(steps=3, batch=4),
