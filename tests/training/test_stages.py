@@ -1,9 +1,11 @@
 """The stages learn in a few steps, and an interrupted one goes on to the same losses bit for bit."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.pipeline import JuZhouPipeline
 from schemas.training import (
@@ -14,7 +16,7 @@ from schemas.training import (
     Stages,
     Training,
 )
-from training.align import AlignStage
+from training.align import AlignStage, load_texts
 from training.autoencoder import AutoencoderStage
 from training.dmd2 import DMD2Stage
 from training.flow import FlowStage
@@ -71,6 +73,18 @@ def test_the_students_latents_are_watched(trained: dict[str, Path]) -> None:
     rows = [json.loads(line) for line in (trained["dmd2"] / "metrics.jsonl").read_text().splitlines()]
     assert all({"latent_mean", "latent_std", "real_mean", "real_std"} <= set(row) for row in rows[:-1])
     assert [row["step"] for row in rows if "student_matching" in row] == [0, 5]
+
+
+def test_a_text_tower_from_elsewhere_is_taken_as_it_is(release: Path, trained: dict[str, Path], tmp_path: Path) -> None:
+    tower, folder = tmp_path / "tower", tmp_path / "align"
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(trained["align"] / part, tower, dirs_exist_ok=True)
+    folder.mkdir()
+    align = AlignSettings(text_encoder=str(tower))
+    recipe = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update={"align": align})})
+    run(AlignStage(Job(release, recipe, trained)), folder)
+    assert losses(folder) == []
+    assert torch.equal(load_texts(folder).hidden, load_texts(trained["align"]).hidden)
 
 
 @pytest.mark.parametrize("stage", [AutoencoderStage, AlignStage, FlowStage, DMD2Stage])
