@@ -12,7 +12,7 @@ CaptionKind = Literal["simplified", "poem"]
 class AutoencoderSettings(Strict):
     """Encoder and light decoder, trained together on the release's pictures."""
 
-    steps: PositiveInt = 500
+    steps: PositiveInt = 400
     batch: PositiveInt = 16
     learning_rate: PositiveFloat = 2e-3
 
@@ -31,7 +31,7 @@ class FlowSettings(Strict):
     """Rectified flow from noise."""
 
     steps: PositiveInt = 400
-    batch: PositiveInt = 32
+    batch: PositiveInt = 24
     learning_rate: PositiveFloat = 1e-3
     shift: PositiveFloat = 1.5
     """How far times move towards noise, in training, sampling and the student's steps; larger pictures want more."""
