@@ -1,5 +1,6 @@
 """Captions made for kept samples: Simplified script, and the lines of poems that fit best."""
 
+import re
 import unicodedata
 from collections import Counter
 from typing import Any
@@ -20,6 +21,9 @@ KEPT = "SELECT sample_id, caption FROM samples JOIN verdicts USING (sample_id) W
 
 SHARED_WEIGHT = 0.5
 """How much shared characters weigh against the closeness of the sentence vectors."""
+
+OF_PICTURES = re.compile(r"一[张幅个只]|的?(?:图片|照片|图像|插图|配图)")
+"""Words about a picture as a picture, which say nothing of what it shows."""
 
 
 def simplified_stage() -> Stage:
@@ -148,7 +152,7 @@ class _Match:
 
     def __call__(self, batch: pa.Table) -> Rows:
         samples = batch.to_pylist()
-        captions = [self._convert(sample["caption"]) for sample in samples]
+        captions = [OF_PICTURES.sub("", self._convert(sample["caption"])) for sample in samples]
         close = _unit(e5.vectors(captions) - self._mean) @ self._vectors.T
         shared = self._rare_characters(captions) @ self._characters.T
         scores = np.round((1 - SHARED_WEIGHT) * close + SHARED_WEIGHT * shared, 4)
