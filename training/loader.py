@@ -82,7 +82,7 @@ class Release:
             for row, poem in zip(rows, poems, strict=True)
         ]
         self.samples = [sample for sample in samples if sample.image >= HELD]
-        self.held = list({sample.image: sample for sample in samples if sample.image < HELD}.values())
+        self.held = sorted({sample.image: sample for sample in samples if sample.image < HELD}.values())
 
     def pictures(self, size: int) -> Tensor:
         """Every picture, decoded once and kept: uint8 (pictures, 3, size, size).
