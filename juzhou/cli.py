@@ -96,8 +96,9 @@ def generate(
 
     Example: juzhou generate demo/checkpoints/dmd2-…/checkpoint "红苹果" --steps 4 --seed 1 -o apple.png
     """
-    from model.pipeline import JuZhouPipeline
+    from model.pipeline import JuZhouPipeline, quiet
 
+    quiet()
     pipeline = JuZhouPipeline.from_pretrained(checkpoint)
     [picture] = pipeline(prompt, num_inference_steps=steps, seed=seed)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -107,19 +108,22 @@ def generate(
 
 def main() -> None:
     """Run a command; what a user can mend ends in one line and exit code 1."""
-    debug = "--debug" in sys.argv
+    if failure := _run():
+        print(f"juzhou: {' '.join(failure.split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run() -> str | None:
+    """Run a command; what went wrong that a user can mend, or None."""
     try:
-        app(standalone_mode=True)
-    except JuZhouError as error:
-        if debug:
+        app()
+    except (JuZhouError, OSError) as error:
+        if "--debug" in sys.argv:
             raise
-        _fail(str(error))
-    except OSError as error:
-        if debug:
-            raise
-        _fail(_of_the_system(error))
+        return str(error) if isinstance(error, JuZhouError) else _of_the_system(error)
     except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from here")
+        return "stopped; the same command goes on from here"
+    return None
 
 
 def _of_the_system(error: OSError) -> str:
@@ -127,11 +131,6 @@ def _of_the_system(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full{where}; make room and run the same command again, nothing that was done is lost"
     return f"{error.strerror or error}{where}; see to it and run the same command again"
-
-
-def _fail(line: str) -> None:
-    print(f"juzhou: {' '.join(line.split())}", file=sys.stderr)
-    sys.exit(1)
 
 
 def _say(line: str) -> None:

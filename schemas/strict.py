@@ -37,8 +37,8 @@ class Strict(BaseModel):
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
-    """The first problem of a validation error in one line, with the nearest known key where one is unknown."""
-    problem = error.errors()[0]
+    """One problem of a validation error in one line: an unknown key first, with the nearest known one."""
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     where = ".".join(str(step) for step in problem["loc"])
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg']}"
