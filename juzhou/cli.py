@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 import sys
 import time
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -107,23 +109,37 @@ def generate(
 
 
 def main() -> None:
-    """Run a command; what a user can mend ends in one line and exit code 1."""
-    if failure := _run():
-        print(f"juzhou: {' '.join(failure.split())}", file=sys.stderr)
-        sys.exit(1)
+    """Run a command; what a user can mend ends in one line and exit code 1.
+
+    The process ends here rather than by the interpreter's teardown, in which Ray's threads still hold DuckDB's types
+    and its bindings print pages about leaks. Nothing is left to tear down: servers, cluster and files end with their
+    contexts.
+    """
+    code = _run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
-def _run() -> str | None:
-    """Run a command; what went wrong that a user can mend, or None."""
+def _run() -> int:
+    """Run a command and give its exit code."""
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except (JuZhouError, OSError) as error:
         if "--debug" in sys.argv:
-            raise
-        return str(error) if isinstance(error, JuZhouError) else _of_the_system(error)
+            traceback.print_exc()
+        _complain(str(error) if isinstance(error, JuZhouError) else _of_the_system(error))
     except KeyboardInterrupt:
-        return "stopped; the same command goes on from here"
-    return None
+        _complain("stopped; the same command goes on from here")
+    except Exception:
+        traceback.print_exc()
+    return 1
+
+
+def _complain(failure: str) -> None:
+    print(f"juzhou: {' '.join(failure.split())}", file=sys.stderr)
 
 
 def _of_the_system(error: OSError) -> str:

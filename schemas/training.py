@@ -12,7 +12,7 @@ CaptionKind = Literal["simplified", "poem"]
 class AutoencoderSettings(Strict):
     """Encoder and light decoder, trained together on the release's pictures."""
 
-    steps: PositiveInt = 400
+    steps: PositiveInt = 300
     batch: PositiveInt = 16
     learning_rate: PositiveFloat = 2e-3
 
@@ -30,7 +30,7 @@ class AlignSettings(Strict):
 class FlowSettings(Strict):
     """Rectified flow from noise."""
 
-    steps: PositiveInt = 400
+    steps: PositiveInt = 300
     batch: PositiveInt = 24
     learning_rate: PositiveFloat = 1e-3
     shift: PositiveFloat = 1.5
@@ -73,7 +73,7 @@ class Training(Strict):
     captions: dict[CaptionKind, PositiveFloat] = Field(default={"simplified": 0.8, "poem": 0.2}, min_length=1)
     """How often each kind of text stands beside a picture; a sample without a poem shows its caption."""
     workers: PositiveInt = 1
-    threads: PositiveInt = 2
+    threads: PositiveInt = 1
     """CPU threads of each worker; never more than there are free cores."""
     save_every: PositiveInt = 100
     """Steps between saved training states."""

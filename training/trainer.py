@@ -15,17 +15,13 @@ from model import device
 from schemas.errors import JuZhouError
 from schemas.identity import fingerprint
 from schemas.training import Training
-from training.align import AlignStage
-from training.autoencoder import AutoencoderStage
-from training.dmd2 import DMD2Stage
-from training.flow import FlowStage
 from training.loader import Release
-from training.stage import METRICS, Stage
+from training.order import STAGES
+from training.stage import METRICS
 from training.worker import part, work
 
-STAGES: tuple[type[Stage], ...] = (AutoencoderStage, AlignStage, FlowStage, DMD2Stage)
 POLL_SECONDS = 1.0
-REPORT_SECONDS = 5.0
+REPORT_SECONDS = 20.0
 
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Waiting OpenMP threads that spin slow a shared machine down by an order of magnitude."""

@@ -23,8 +23,8 @@ def work(config: dict[str, Any]) -> None:
     from model import device
     from model.pipeline import quiet
     from schemas.training import Training
+    from training.order import STAGES
     from training.stage import Job, run
-    from training.trainer import STAGES
 
     recipe = Training.model_validate(config["recipe"])
     device.set_threads(recipe.threads)

@@ -1,0 +1,61 @@
+"""Captions made for kept samples: Simplified script, and lines of poems that have to do with the picture."""
+
+import pyarrow as pa
+import pytest
+
+from pipelines.caption import lines_stage, poem_stage, simplified_stage
+from pipelines.corpus import Corpus
+from pipelines.stage import run
+from schemas.identity import digest
+from schemas.recipe import Poetry
+from schemas.tables import POEMS, SAMPLES, verdicts_table
+
+POEMS_READ = {
+    "静夜思": ("李白", ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]),
+    "江雪": ("柳宗元", ["千山鸟飞绝，万径人踪灭。", "孤舟蓑笠翁，独钓寒江雪。"]),
+    "感遇": ("张九龄", ["江南有丹橘，经冬犹绿林。", "岂伊地气暖，自有岁寒心。"]),
+}
+VERDICTS = verdicts_table("p", "0")
+
+
+def silent(name: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture
+def kept(corpus: Corpus) -> Corpus:
+    """Samples with captions, the last of them rejected, and three poems."""
+    captions = ["一張橘子的圖片", "月亮", "雪山", "Ａ　Ｂ", "被拒绝"]
+    samples = [
+        {"sample_id": digest(text.encode()), "image_id": digest(text.encode()), "caption": text} for text in captions
+    ]
+    corpus.append(SAMPLES, pa.Table.from_pylist(samples, SAMPLES.schema))
+    verdicts = [{"sample_id": row["sample_id"], "kept": row["caption"] != "被拒绝"} for row in samples]
+    corpus.append(VERDICTS, pa.Table.from_pylist(verdicts, VERDICTS.schema))
+    poems = [
+        {"poem_id": digest(title.encode()), "title": title, "author": author, "lines": lines}
+        for title, (author, lines) in POEMS_READ.items()
+    ]
+    corpus.append(POEMS, pa.Table.from_pylist(poems, POEMS.schema))
+    return corpus
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_lines_fit_what_a_caption_says(kept: Corpus) -> None:
+    stages = [simplified_stage(), lines_stage(), poem_stage(kept, Poetry(lines=2))]
+    kept.adopt("{}", [VERDICTS, *(table for stage in stages if stage.name != "read poems" for table in stage.outputs)])
+    for stage in stages:
+        run(kept, stage, silent)
+    rows = kept.sql(
+        "SELECT samples.caption, captions.* FROM captions JOIN samples USING (sample_id) ORDER BY rank"
+    ).to_pylist()
+    simplified = {row["caption"]: row["text"] for row in rows if row["kind"] == "simplified"}
+    assert simplified == {"一張橘子的圖片": "一张橘子的图片", "月亮": "月亮", "雪山": "雪山", "Ａ　Ｂ": "A B"}
+    best = {row["caption"]: row for row in rows if row["kind"] == "poem" and row["rank"] == 1}
+    assert best["一張橘子的圖片"]["text"] == "江南有丹橘，经冬犹绿林。"
+    assert (best["一張橘子的圖片"]["author"], best["一張橘子的圖片"]["title"]) == ("张九龄", "感遇")
+    assert "明月" in best["月亮"]["text"]
+    assert best["雪山"]["title"] == "江雪"
+    ranks = [(row["rank"], row["score"]) for row in rows if row["kind"] == "poem" and row["caption"] == "月亮"]
+    assert [rank for rank, _ in ranks] == [1, 2] and ranks[0][1] >= ranks[1][1]
+    assert all(run(kept, stage, silent) == 0 for stage in stages)
