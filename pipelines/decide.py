@@ -20,8 +20,7 @@ READ = ("candidates", "images", "samples", "measures", "duplicates")
 def table_of(corpus: Corpus, policy: Policy) -> Table:
     """The table of a policy's verdicts on the rows as they are now; new rows make another table."""
     current = [path for path in corpus.variants if not path.startswith(("verdicts/", "captions/"))]
-    parts = [part for part in corpus.parts(*READ)]
-    return verdicts_table(policy.name, fingerprint(policy=policy.digest, variants=current, parts=parts))
+    return verdicts_table(policy.name, fingerprint(policy=policy.digest, variants=current, parts=corpus.parts(*READ)))
 
 
 def run(corpus: Corpus, policy: Policy, table: Table) -> int:
@@ -65,15 +64,16 @@ def _passes(rule: Rule, value: str) -> str:
 
 def _check(connection: duckdb.DuckDBPyConnection, source: str, rule: Rule) -> None:
     try:
+        [(_, kind, *_)] = connection.execute(f"DESCRIBE SELECT {rule.value} AS value FROM {source}").fetchall()
         connection.execute(f"SELECT ({rule.value})::DOUBLE FROM {source} LIMIT 0")
     except duckdb.Error as error:
-        words = re.findall(r"[a-z_][a-z0-9_.]*", rule.value, re.IGNORECASE)
         columns = _columns(connection)
-        unknown = [
-            word for word in words if word not in columns and difflib.get_close_matches(word, columns, cutoff=0.6)
-        ]
-        hint = f"; did you mean '{difflib.get_close_matches(unknown[0], columns, 1)[0]}'?" if unknown else ""
+        words = [word for word in re.findall(r"[a-z_][a-z0-9_.]*", rule.value, re.IGNORECASE) if word not in columns]
+        near = [nearest[0] for word in words if (nearest := difflib.get_close_matches(word, columns, 1))]
+        hint = f"; did you mean '{near[0]}'?" if near else ""
         raise JuZhouError(f"rule '{rule.name}': {str(error).splitlines()[0]}{hint}") from error
+    if kind.startswith(("VARCHAR", "BLOB", "STRUCT")) or kind.endswith("]"):
+        raise JuZhouError(f"rule '{rule.name}': a number or a truth value is wanted, and {rule.value} is {kind}")
 
 
 def _columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
