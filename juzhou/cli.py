@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import duckdb
 import pyarrow as pa
 import typer
 from rich.console import Console
@@ -127,10 +128,10 @@ def _run() -> int:
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except (JuZhouError, OSError) as error:
+    except (JuZhouError, OSError, duckdb.Error) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        _complain(str(error) if isinstance(error, JuZhouError) else _of_the_system(error))
+        _complain(_in_words(error))
     except KeyboardInterrupt:
         _complain("stopped; the same command goes on from here")
     except Exception:
@@ -142,7 +143,11 @@ def _complain(failure: str) -> None:
     print(f"juzhou: {' '.join(failure.split())}", file=sys.stderr)
 
 
-def _of_the_system(error: OSError) -> str:
+def _in_words(error: JuZhouError | OSError | duckdb.Error) -> str:
+    if isinstance(error, JuZhouError):
+        return str(error)
+    if isinstance(error, duckdb.Error):
+        return f"{str(error).splitlines()[0]}; a part that is damaged can be moved away, and its rows are made again"
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full{where}; make room and run the same command again, nothing that was done is lost"

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -82,10 +83,6 @@ class Corpus:
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink(missing_ok=True)
-        named = {row["tar"] for row in self.sql("SELECT DISTINCT tar FROM fetches WHERE tar IS NOT NULL").to_pylist()}
-        for blob in self.blobs.iterdir():
-            if blob.name not in named:
-                blob.unlink()
 
     def append(self, table: Table, rows: pa.Table) -> None:
         """Add rows as one new part, which is seen whole or not at all. No rows add no part."""
@@ -93,10 +90,10 @@ class Corpus:
             return
         folder = self.tables / table.path
         folder.mkdir(parents=True, exist_ok=True)
-        part = f"part-{time.time_ns():020d}.parquet"
+        part = f"part-{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
         unfinished = folder / (UNFINISHED + part)
         pq.write_table(rows.select(table.schema.names).cast(table.schema), unfinished, compression="zstd")
-        _flush(unfinished)
+        flush(unfinished)
         unfinished.rename(folder / part)
 
     def parts(self, *tables: str) -> list[str]:
@@ -161,11 +158,11 @@ def write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(UNFINISHED + path.name)
     unfinished.write_bytes(content)
-    _flush(unfinished)
+    flush(unfinished)
     unfinished.replace(path)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Hand a file's bytes to the disk, so that a rename never outlives them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

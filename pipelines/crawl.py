@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
+import duckdb
 import lxml.etree
 import lxml.html
 import pyarrow as pa
@@ -92,7 +93,7 @@ def candidates_of_urls(corpus: Corpus, name: str, urls: Urls, recipe: str, start
     try:
         with corpus.connect() as connection:
             columns = connection.sql(f"SELECT * FROM {listed} LIMIT 0").columns
-    except Exception as error:
+    except duckdb.Error as error:
         raise JuZhouError(f"{urls.path}: cannot be read as {reader}: {str(error).splitlines()[0]}") from error
     for wanted in (urls.url, urls.caption):
         if wanted not in columns:
@@ -107,7 +108,10 @@ def candidates_of_urls(corpus: Corpus, name: str, urls: Urls, recipe: str, start
             FROM {listed} WHERE "{urls.url}" IS NOT NULL
         )
     """
-    return derive(corpus, CANDIDATES, query)
+    try:
+        return derive(corpus, CANDIDATES, query)
+    except duckdb.Error as error:
+        raise JuZhouError(f"{urls.path}: {str(error).splitlines()[0]}; mend the file and run again") from error
 
 
 class _Crawl:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import ExifTags, Image
 
-from pipelines.corpus import UNFINISHED, Corpus
+from pipelines.corpus import UNFINISHED, Corpus, flush
 from pipelines.robots import Robots
 from pipelines.stage import Rows, Stage, derive
 from schemas.identity import SAMPLE_ID, digest
@@ -220,6 +220,7 @@ def write_blob(blobs: Path, contents: list[tuple[bytes, bytes]]) -> dict[bytes, 
             member.size = len(content)
             locations[image_id] = {"tar": name, "offset": tar.offset + TAR_BLOCK, "length": len(content)}
             tar.addfile(member, io.BytesIO(content))
+    flush(unfinished)
     unfinished.replace(blobs / name)
     return locations
 

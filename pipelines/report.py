@@ -18,7 +18,7 @@ from schemas.policy import Policy
 from schemas.release import Manifest
 
 KEPT_SHOWN = 60
-REJECTED_SHOWN = 8
+REJECTED_SHOWN = 7
 GROUPS_SHOWN = 12
 THUMBNAIL_PX = 112
 NO_CURVE = ("step", "samples_per_second", "norm", "mean", "std")

@@ -248,3 +248,13 @@ def test_killed_at_ten_random_moments(undisturbed: Corpus, port: int, tmp_path: 
         for table, expected in wanted_rows.items():
             assert found[table] == expected, table
         assert release_bytes(corpus) == wanted_bytes
+
+
+def test_a_damaged_part_is_named_in_one_line(undisturbed: Corpus, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed.path, tmp_path / "corpus")
+    damaged = Corpus(tmp_path / "corpus")
+    part = damaged.tables / damaged.parts("images")[0]
+    part.write_bytes(part.read_bytes()[:100])
+    done = juzhou("sql", damaged.path, "SELECT count(*) FROM samples_found")
+    assert done.returncode == 1
+    assert part.name in done.stderr and done.stderr.count("\n") == 1

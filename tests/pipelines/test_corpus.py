@@ -51,12 +51,14 @@ def test_what_was_left_half_is_swept_and_never_seen(corpus: Corpus) -> None:
     corpus.append(POEMS, poems(2))
     half = corpus.tables / "poems" / f"{UNFINISHED}part-1.parquet"
     half.write_bytes(b"PAR1")
-    (corpus.blobs / "orphan.tar").write_bytes(b"x")
+    (corpus.blobs / f"{UNFINISHED}1").write_bytes(b"x")
+    (corpus.blobs / "whole.tar").write_bytes(b"x")
     (corpus.releases / f"{UNFINISHED}demo-1").mkdir()
     assert corpus.sql("SELECT * FROM poems").num_rows == 2
     with corpus.writing():
         assert not half.exists()
-        assert not list(corpus.blobs.iterdir()) and not list(corpus.releases.iterdir())
+        assert [path.name for path in corpus.blobs.iterdir()] == ["whole.tar"]
+        assert not list(corpus.releases.iterdir())
     assert corpus.sql("SELECT * FROM poems").num_rows == 2
 
 
