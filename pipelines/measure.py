@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from filters.registry import caption_measures, picture_measures
 
 from filters.measure import CaptionMeasure, Columns, PictureMeasure
 from filters.picture import Picture, decode
+from filters.registry import caption_measures, picture_measures
 from pipelines.corpus import Corpus
 from pipelines.stage import Rows, Stage
 from schemas.errors import JuZhouError
