@@ -23,25 +23,22 @@ Say = Callable[[str], None]
 class Plan:
     """The stages of a recipe over a corpus, in their order, and the variants that they write."""
 
-    sites: dict[str, Site]
     crawl: list[Stage]
     fetch: Stage
-    pictures: Stage
+    measure: list[Stage]
     duplicates: Table
-    captions: Stage
-    texts: list[Stage]
-    measures: dict[str, Table]
+    caption: list[Stage]
 
     @property
     def stages(self) -> list[Stage]:
         """All that run on Ray."""
-        return [*self.crawl, self.fetch, self.pictures, self.captions, *self.texts]
+        return [*self.crawl, self.fetch, *self.measure, *self.caption]
 
     @property
     def variants(self) -> list[Table]:
         """What the views show once this recipe is adopted; verdicts come when they are written."""
-        texts = [table for stage in self.texts for table in stage.outputs if table.path.startswith("captions/")]
-        return [*self.measures.values(), self.duplicates, *texts]
+        written = [table for stage in [*self.measure, *self.caption] for table in stage.outputs]
+        return [*written, self.duplicates]
 
 
 def plan(recipe: Recipe, corpus: Corpus, started: datetime) -> Plan:
@@ -56,15 +53,12 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime) -> Plan:
         raise JuZhouError("near-duplicates are found by the measure 'pdq': add it to the recipe's measures")
     poetry = recipe.poetry
     return Plan(
-        sites=sites,
         crawl=[crawl.crawl_stage(name, site, recipe.fetch, started) for name, site in sites.items()],
         fetch=fetch.fetch_stage(corpus, recipe.fetch, started),
-        pictures=measure.picture_stage(corpus, measures),
+        measure=measure.stages(corpus, measures),
         duplicates=dedupe.table_of(recipe.dedupe, measures["pdq"]),
-        captions=measure.caption_stage(measures),
-        texts=[caption.simplified_stage()]
+        caption=[caption.simplified_stage()]
         + ([caption.lines_stage(), caption.poem_stage(corpus, poetry)] if poetry else []),
-        measures=measures,
     )
 
 
@@ -88,7 +82,7 @@ def build(recipe: Recipe, say: Say, progress: Progress) -> Path:
             say(_funnel(corpus))
             if recipe.poetry:
                 caption.add_poems(corpus)
-            for stage in steps.texts:
+            for stage in steps.caption:
                 run(corpus, stage, progress)
             if not corpus.sql("SELECT 1 FROM verdicts WHERE kept LIMIT 1").num_rows:
                 raise JuZhouError(
@@ -148,9 +142,11 @@ def _observe(recipe: Recipe, corpus: Corpus, steps: Plan, started: datetime, say
         run(corpus, steps.fetch, progress)
     fetch.images_of_fetches(corpus)
     fetch.samples_of_images(corpus)
-    run(corpus, steps.pictures, progress)
+    if not corpus.sql("SELECT 1 FROM samples LIMIT 1").num_rows:
+        raise JuZhouError(f'no source gave a picture; juzhou sql {corpus.path} "FROM fetches" and "FROM pages" say why')
+    for stage in steps.measure:
+        run(corpus, stage, progress)
     dedupe.run(corpus, recipe.dedupe, steps.duplicates, progress)
-    run(corpus, steps.captions, progress)
 
 
 @contextlib.contextmanager

@@ -36,8 +36,16 @@ def tables_of(names: Sequence[str]) -> dict[str, Table]:
     return tables
 
 
-def picture_stage(corpus: Corpus, tables: dict[str, Table]) -> Stage:
-    """All picture measures of a recipe in one pass over the pictures."""
+def stages(corpus: Corpus, tables: dict[str, Table]) -> list[Stage]:
+    """One pass over the pictures for all picture measures, then one over the samples for all caption measures.
+
+    Raises:
+        JuZhouError: a caption measure wants a picture measure that the recipe leaves out.
+    """
+    return [stage for stage in (_picture_stage(corpus, tables), _caption_stage(tables)) if stage.outputs]
+
+
+def _picture_stage(corpus: Corpus, tables: dict[str, Table]) -> Stage:
     wanted = {name: table for name, table in tables.items() if name in picture_measures()}
     return Stage(
         name="measure pictures",
@@ -49,12 +57,7 @@ def picture_stage(corpus: Corpus, tables: dict[str, Table]) -> Stage:
     )
 
 
-def caption_stage(tables: dict[str, Table]) -> Stage:
-    """All caption measures of a recipe in one pass over the samples, after the picture measures that they want.
-
-    Raises:
-        JuZhouError: a caption measure wants a picture measure that the recipe leaves out.
-    """
+def _caption_stage(tables: dict[str, Table]) -> Stage:
     captions = caption_measures()
     wanted = {name: table for name, table in tables.items() if name in captions}
     columns = {column: name for name in wanted for column in captions[name]().wants}

@@ -258,3 +258,16 @@ def test_a_damaged_part_is_named_in_one_line(undisturbed: Corpus, tmp_path: Path
     done = juzhou("sql", damaged.path, "SELECT count(*) FROM samples_found")
     assert done.returncode == 1
     assert part.name in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_nothing_found_says_where_to_look(tmp_path: Path, port: int) -> None:
+    path = recipe(tmp_path, port)
+    (tmp_path / "list.csv").write_text("url,caption\nhttp://127.0.0.1:9/a.jpg,猫\n", encoding="utf-8")
+    path.write_text(
+        path.read_text().replace(f"{{kind: miniweb, port: {port}, pages: {PAGES}}}", "{kind: urls, path: list.csv}")
+    )
+    done = juzhou("build", path)
+    assert done.returncode == 1
+    assert "no source gave a picture" in done.stderr and done.stderr.count("\n") == 1
+    rows = Corpus(tmp_path / "corpus").sql("SELECT status, error FROM fetches").to_pylist()
+    assert rows == [{"status": "transient", "error": "robots.txt cannot be had"}]

@@ -13,7 +13,7 @@ import webdataset
 from pipelines import decide, dedupe, fetch, release
 from pipelines.caption import simplified_stage
 from pipelines.corpus import Corpus
-from pipelines.measure import picture_stage, tables_of
+from pipelines.measure import stages, tables_of
 from pipelines.stage import run
 from schemas.errors import JuZhouError
 from schemas.identity import digest
@@ -58,7 +58,8 @@ def filled(path: Path, draw: Callable[..., bytes], order: int) -> Corpus:
     duplicates = dedupe.table_of(Dedupe(), measures["pdq"])
     texts = simplified_stage()
     corpus.adopt("{}", [*measures.values(), duplicates, *texts.outputs])
-    run(corpus, picture_stage(corpus, measures), silent)
+    for stage in stages(corpus, measures):
+        run(corpus, stage, silent)
     dedupe.run(corpus, Dedupe(), duplicates, silent)
     verdicts = decide.table_of(corpus, KEEP_CHINESE)
     decide.run(corpus, KEEP_CHINESE, verdicts)
