@@ -45,9 +45,12 @@ class DMD2Settings(Strict):
 
     steps: PositiveInt = 45
     batch: PositiveInt = 16
-    learning_rate: PositiveFloat = 1e-4
+    learning_rate: PositiveFloat = 2.5e-4
+    critic_rate: PositiveFloat = 4.0
+    """The critic's learning rate over the student's, so that it keeps up with a student that moves fast."""
     sampling_steps: PositiveInt = 4
-    student_every: PositiveInt = 5
+    student_every: PositiveInt = 3
+    """DMD2 moves the student every fifth step; in the demo's some tens of steps that would be too seldom to see."""
     guidance: Annotated[float, Field(ge=1.0)] = 3.0
     """The real score's."""
     gan_weight: Annotated[float, Field(ge=0.0)] = 0.03

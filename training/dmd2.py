@@ -81,7 +81,7 @@ class DMD2Stage(Stage):
     """Product: `checkpoint`, the student's JuZhouPipeline; `samples-4.png`; `samples-4-plain.png`, the teacher's."""
 
     name = "dmd2"
-    version = 1
+    version = 2
 
     def __init__(self, job: Job) -> None:
         """Start student and critic from the flow model, which also stays as the frozen teacher."""
@@ -173,7 +173,9 @@ class DMD2Stage(Stage):
         score = F.mse_loss(predicted[: len(x)], x)
         fake_logits, real_logits = logits.chunk(2)
         gan = critic_gan_loss(real_logits, fake_logits)
-        norm = descend(score + self.settings.gan_weight * gan, self.critic_optimizer, rate, CLIP)
+        norm = descend(
+            score + self.settings.gan_weight * gan, self.critic_optimizer, self.settings.critic_rate * rate, CLIP
+        )
         return {"loss": score.item(), "critic_gan": gan.item(), "grad_norm": norm}
 
     def finish(self, folder: Path) -> Metrics:
