@@ -77,7 +77,7 @@ class Training(Strict):
     """How often each kind of text stands beside a picture; a sample without a poem shows its caption."""
     workers: PositiveInt = 1
     threads: PositiveInt = 1
-    """CPU threads of each worker; never more than there are free cores."""
+    """CPU threads of each worker, never more than there are free cores; with one, a run repeats to the bit."""
     save_every: PositiveInt = 100
     """Steps between saved training states."""
     stages: Stages = Stages()

@@ -68,7 +68,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Tests share the machine."""
+    """Tests share the machine; and only one thread adds in the same order each time, to the bit."""
     torch.set_num_threads(1)

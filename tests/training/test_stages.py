@@ -30,7 +30,7 @@ RECIPE = Training(
         autoencoder=AutoencoderSettings(steps=30, batch=4),
         align=AlignSettings(steps=12, batch=14),
         flow=FlowSettings(steps=16, batch=4),
-        dmd2=DMD2Settings(steps=6, batch=2),
+        dmd2=DMD2Settings(steps=6, batch=2, student_every=5),
     ),
 )
 
