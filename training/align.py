@@ -73,7 +73,6 @@ class AlignStage(Stage):
     """
 
     name = "align"
-    version = 1
 
     def __init__(self, job: Job) -> None:
         """Load the latents, and the text tower that the recipe names or a fresh one."""

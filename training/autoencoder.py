@@ -49,7 +49,6 @@ class AutoencoderStage(Stage):
     """Product: the autoencoder, `latents.safetensors` (every picture's, raw), `reconstructions.png`."""
 
     name = "autoencoder"
-    version = 1
 
     def __init__(self, job: Job) -> None:
         """Decode the release's pictures into memory and start a fresh autoencoder."""

@@ -81,7 +81,6 @@ class DMD2Stage(Stage):
     """Product: `checkpoint`, the student's JuZhouPipeline; `samples-4.png`; `samples-4-plain.png`, the teacher's."""
 
     name = "dmd2"
-    version = 2
 
     def __init__(self, job: Job) -> None:
         """Start student and critic from the flow model, which also stays as the frozen teacher."""

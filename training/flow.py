@@ -47,7 +47,6 @@ class FlowStage(Stage):
     """Product: `checkpoint`, a JuZhouPipeline with the averaged weights, and `samples-28.png` of the held prompts."""
 
     name = "flow"
-    version = 1
 
     def __init__(self, job: Job) -> None:
         """Load what the stages before have cached and start a fresh U-Net."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from model import device
 from schemas.training import Training
 from training.loader import Release, generator
+from training.order import METRICS
 
-METRICS = "metrics.jsonl"
 STATE = "state.pt"
 WARM_UP = 0.05
 """The share of a stage's steps in which the learning rate rises."""
@@ -55,8 +55,6 @@ class Stage(ABC):
     """One training stage. Its constructor builds everything from the job; `step` s depends on s and `state` alone."""
 
     name: ClassVar[str]
-    version: ClassVar[int]
-    """Raised when the code of the stage changes what it would produce."""
     steps: int
     """How many steps the stage has."""
 

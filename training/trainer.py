@@ -7,17 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
-
-from model import device
 from schemas.errors import JuZhouError
 from schemas.identity import fingerprint
 from schemas.training import Training
-from training.loader import Release
-from training.order import STAGES
-from training.stage import METRICS
+from training.order import METRICS, VERSIONS
 from training.worker import part, work
 
 POLL_SECONDS = 1.0
@@ -44,7 +37,7 @@ def train(release: Path, out: Path, recipe: Training, progress: Callable[[str], 
     left = {name: folder for name, folder in places.items() if not folder.exists()}
     if left:
         _fit(release, out.resolve(), recipe, places, left, progress)
-    return places[STAGES[-1].name] / "checkpoint"
+    return places["dmd2"] / "checkpoint"
 
 
 def pending(release: Path, out: Path, recipe: Training) -> list[str]:
@@ -58,23 +51,31 @@ def pending(release: Path, out: Path, recipe: Training) -> list[str]:
 
 def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
     """Where each stage's product belongs: its name has a digest of all it depends on, stages before it included."""
-    above = Release(release).digest
+    above = _digest(release)
     places = {}
-    for stage in STAGES:
-        settings = getattr(recipe.stages, stage.name)
+    for stage, version in VERSIONS.items():
+        settings = getattr(recipe.stages, stage)
         if settings.batch % recipe.workers:
-            raise JuZhouError(
-                f"stages.{stage.name}.batch: {settings.batch} cannot be shared by {recipe.workers} workers"
-            )
+            raise JuZhouError(f"stages.{stage}.batch: {settings.batch} cannot be shared by {recipe.workers} workers")
         above = fingerprint(
             above=above,
-            stage=stage.name,
-            version=stage.version,
+            stage=stage,
+            version=version,
             settings=settings.model_dump(),
             common=recipe.model_dump(include={"preset", "seed", "size", "captions"}),
         )
-        places[stage.name] = out.resolve() / f"{stage.name}-{above}"
+        places[stage] = out.resolve() / f"{stage}-{above}"
     return places
+
+
+def _digest(release: Path) -> str:
+    """The digest that a release's manifest states."""
+    try:
+        return str(json.loads((release / "manifest.json").read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise JuZhouError(
+            f"{release}: no release here (no manifest.json with a digest); `juzhou build` makes one"
+        ) from error
 
 
 def _fit(
@@ -86,6 +87,13 @@ def _fit(
     progress: Callable[[str], None],
 ) -> None:
     """Train the stages that are left on Ray."""
+    # They load torch, which a run that finds all stages done has no use for.
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+    from model import device
+
     for folder in left.values():
         part(folder).mkdir(parents=True, exist_ok=True)
     storage = out / ".ray"

@@ -23,7 +23,10 @@ def work(config: dict[str, Any]) -> None:
     from model import device
     from model.pipeline import quiet
     from schemas.training import Training
-    from training.order import STAGES
+    from training.align import AlignStage
+    from training.autoencoder import AutoencoderStage
+    from training.dmd2 import DMD2Stage
+    from training.flow import FlowStage
     from training.stage import Job, run
 
     recipe = Training.model_validate(config["recipe"])
@@ -32,7 +35,7 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
-    for stage in STAGES:
+    for stage in (AutoencoderStage, AlignStage, FlowStage, DMD2Stage):
         if stage.name not in config["pending"]:
             continue
         folder = folders[stage.name]
