@@ -65,7 +65,9 @@ class Release:
             self.name, self.digest = str(manifest["name"]), str(manifest["digest"])
             rows = pq.read_table(folder / "samples.parquet", columns=COLUMNS).to_pylist()
         except (OSError, ValueError, KeyError) as error:
-            raise JuZhouError(f"{folder}: no release to train on ({error}); make one with `juzhou release`") from error
+            raise JuZhouError(
+                f"{folder}: no release to train on ({error}); make one with `juzhou build RECIPE`"
+            ) from error
         rows.sort(key=lambda row: bytes(row["sample_id"]))
         found = {bytes(row["image_id"]): Place(row["shard"], row["offset"], row["length"]) for row in rows}
         if len(found) < 2 * HELD:
