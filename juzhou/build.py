@@ -1,29 +1,37 @@
 """What a recipe asks for, in order: observe, decide, release, train, report. What is done is not done twice."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines import caption, cluster, crawl, decide, dedupe, fetch, measure, release, report
+from pipelines import candidates, caption, cluster, decide, dedupe, fetch, measure, release, report
 from pipelines.corpus import Corpus
 from pipelines.material import pairs
 from pipelines.miniweb import MiniWeb as Web
-from pipelines.stage import Progress, Stage, pending, run
+from pipelines.sources import folder, parquet, site, synthesis, tar, urls, warc
+from pipelines.stage import Progress, Stage, count, run
+from pipelines.traffic import traffic
 from schemas.errors import JuZhouError
 from schemas.policy import Policy
-from schemas.recipe import MiniWeb, Recipe, Site, Urls
+from schemas.recipe import Folder, MiniWeb, Parquet, Recipe, Site, Source, Synthesis, Tar, Urls, Warc
 from schemas.tables import Table
 
 Say = Callable[[str], None]
+
+
+TOLD_S = 60.0
+"""While pictures are fetched, what comes of them is told this often."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The stages of a recipe over a corpus, in their order, and the variants that they write."""
 
-    crawl: list[Stage]
+    sources: list[Stage]
+    translations: dict[str, Table]
     fetch: Stage
     measure: list[Stage]
     duplicates: Table
@@ -32,29 +40,38 @@ class Plan:
     @property
     def stages(self) -> list[Stage]:
         """All that run on Ray."""
-        return [*self.crawl, self.fetch, *self.measure, *self.caption]
+        return [*self.sources, self.fetch, *self.measure, *self.caption]
 
     @property
     def variants(self) -> list[Table]:
         """What the views show once this recipe is adopted; verdicts come when they are written."""
         written = [table for stage in [*self.measure, *self.caption] for table in stage.outputs]
-        return [*written, self.duplicates]
+        return [*written, *self.translations.values(), self.duplicates]
 
 
-def plan(recipe: Recipe, corpus: Corpus, started: datetime) -> Plan:
+def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = False) -> Plan:
     """Lay out a recipe's stages; nothing runs.
 
     Raises:
-        JuZhouError: the recipe names a measure that there is not, or leaves out one that is needed.
+        JuZhouError: the recipe names a measure or a file that there is not, or leaves out one that is needed.
     """
-    sites = {name: _site(source) for name, source in recipe.sources.items() if isinstance(source, Site | MiniWeb)}
     measures = measure.tables_of(recipe.measures)
     if "pdq" not in measures:
         raise JuZhouError("near-duplicates are found by the measure 'pdq': add it to the recipe's measures")
     poetry = recipe.poetry
+    translations = {
+        name: synthesis.translations(name, source.translate)
+        for name, source in recipe.sources.items()
+        if isinstance(source, Synthesis) and source.translate
+    }
     return Plan(
-        crawl=[crawl.crawl_stage(name, site, recipe.fetch, started) for name, site in sites.items()],
-        fetch=fetch.fetch_stage(corpus, recipe.fetch, started),
+        sources=[
+            stage
+            for name, source in recipe.sources.items()
+            for stage in _stages(corpus, name, source, recipe, translations.get(name), started)
+        ],
+        translations=translations,
+        fetch=fetch.fetch_stage(corpus, recipe.sources, recipe.fetch, started, refetch),
         measure=measure.stages(corpus, measures),
         duplicates=dedupe.table_of(recipe.dedupe, measures["pdq"]),
         caption=[caption.simplified_stage()]
@@ -62,8 +79,38 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime) -> Plan:
     )
 
 
-def build(recipe: Recipe, say: Say, progress: Progress) -> Path:
+def _stages(
+    corpus: Corpus, name: str, source: Source, recipe: Recipe, translations: Table | None, started: datetime
+) -> list[Stage]:
+    """The stages that observe a source; lists of URLs need none, for they are a question about rows."""
+    match source:
+        case Site():
+            return [site.crawl_stage(name, source, recipe.fetch, started)]
+        case MiniWeb():
+            # It is crawled as any site is; its index and lists say what is new.
+            seeds = (f"http://127.0.0.1:{source.port}/",)
+            own = Site(kind="site", seeds=seeds, sitemaps=False, announced=1, depth=3)
+            return [site.crawl_stage(name, own, recipe.fetch, started)]
+        case Warc():
+            return [warc.warc_stage(corpus, name, source, recipe.fetch.user_agent)]
+        case Folder():
+            return [folder.folder_stage(corpus, name, source, recipe.fetch)]
+        case Tar():
+            return [tar.tar_stage(corpus, name, source, recipe.fetch)]
+        case Parquet():
+            return [parquet.parquet_stage(corpus, name, source, recipe.fetch)]
+        case Synthesis():
+            drawn = synthesis.synthesis_stage(corpus, name, source)
+            return [drawn, synthesis.translation_stage(corpus, name, source, translations)] if translations else [drawn]
+        case Urls():
+            return []
+
+
+def build(recipe: Recipe, say: Say, progress: Progress, refetch: bool = False) -> Path:
     """Do all that a recipe asks and has not been done yet; gives the newest release.
+
+    Args:
+        refetch: ask again for every URL, whatever came of it before.
 
     Raises:
         JuZhouError: the recipe, its policy or a source cannot be used, or another process writes to the corpus.
@@ -71,7 +118,7 @@ def build(recipe: Recipe, say: Say, progress: Progress) -> Path:
     started = datetime.now(UTC)
     policy = Policy.load(recipe.policy)
     corpus = Corpus.create(recipe.corpus)
-    steps = plan(recipe, corpus, started)
+    steps = plan(recipe, corpus, started, refetch)
     try:
         with corpus.writing():
             corpus.adopt(recipe.model_dump_json(), steps.variants)
@@ -123,7 +170,7 @@ def status(corpus: Corpus) -> list[tuple[str, int, int, int]]:
     rows = []
     for stage in plan(recipe, corpus, datetime.now(UTC)).stages:
         done, failed = _counts(corpus, stage)
-        rows.append((stage.name, done, pending(corpus, stage).num_rows, failed))
+        rows.append((stage.name, done, count(corpus, stage), failed))
     return rows
 
 
@@ -133,13 +180,11 @@ def _observe(recipe: Recipe, corpus: Corpus, steps: Plan, started: datetime, say
         for source in recipe.sources.values():
             if isinstance(source, MiniWeb):
                 servers.enter_context(_served(source, say))
-        for stage in steps.crawl:
+        for stage in steps.sources:
             run(corpus, stage, progress)
-        crawl.candidates_of_pages(corpus, recipe.digest)
-        for name, source in recipe.sources.items():
-            if isinstance(source, Urls):
-                crawl.candidates_of_urls(corpus, name, source, recipe.digest, started)
-        run(corpus, steps.fetch, progress)
+        _find(recipe, corpus, steps, started)
+        if run(corpus, steps.fetch, _telling(corpus, say, progress)):
+            say(told(corpus))
     fetch.images_of_fetches(corpus)
     fetch.samples_of_images(corpus)
     if not corpus.sql("SELECT 1 FROM samples LIMIT 1").num_rows:
@@ -149,17 +194,47 @@ def _observe(recipe: Recipe, corpus: Corpus, steps: Plan, started: datetime, say
     dedupe.run(corpus, recipe.dedupe, steps.duplicates, progress)
 
 
+def _find(recipe: Recipe, corpus: Corpus, steps: Plan, started: datetime) -> None:
+    """What the sources found, as candidates; what they had already, as fetches; what left the recipe, hidden."""
+    candidates.of_pages(corpus, recipe.sources, recipe.digest)
+    candidates.of_files(corpus, recipe.sources, recipe.digest)
+    candidates.fetches_of_files(corpus)
+    for name, source in recipe.sources.items():
+        if isinstance(source, Urls):
+            urls.add_candidates(corpus, name, source, recipe.digest, started)
+        elif isinstance(source, Synthesis):
+            synthesis.add_candidates(corpus, name, source, steps.translations.get(name), recipe.digest)
+            synthesis.add_fetches(corpus, name)
+    known = corpus.sql("SELECT DISTINCT source FROM candidates").column(0).to_pylist()
+    corpus.hide([name for name in known if name not in recipe.sources])
+
+
+def _telling(corpus: Corpus, say: Say, progress: Progress) -> Progress:
+    """The same progress, which tells now and then what comes of what is fetched."""
+    last = time.monotonic()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        progress(stage, done, total)
+        if time.monotonic() - last >= TOLD_S:
+            last = time.monotonic()
+            say(told(corpus))
+
+    return tell
+
+
+def told(corpus: Corpus) -> str:
+    """What became of the URLs so far, by error and by host, in two lines."""
+    now = traffic(corpus, hosts=5)
+    errors = (f"{row['error'] or row['status']} {row['urls']:,}" for row in now.by_error.to_pylist()[:8])
+    hosts = (f"{row['host']} {row['ok']:,} of {row['urls']:,}" for row in now.by_host.to_pylist())
+    return f"fetched so far: {' · '.join(errors)}\nby host: {' · '.join(hosts)}"
+
+
 @contextlib.contextmanager
 def _served(source: MiniWeb, say: Say) -> Iterator[None]:
     with Web(pairs(say), source.pages).serve(source.port):
         yield
-
-
-def _site(source: Site | MiniWeb) -> Site:
-    """A mini web is crawled as any site is; its index and lists say what is new."""
-    if isinstance(source, Site):
-        return source
-    return Site(kind="site", seeds=(f"http://127.0.0.1:{source.port}/",), announced=1, depth=3)
 
 
 def _counts(corpus: Corpus, stage: Stage) -> tuple[int, int]:

@@ -6,9 +6,10 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import duckdb
 import pyarrow as pa
@@ -38,7 +39,10 @@ def options(debug: Annotated[bool, typer.Option(help="Show a traceback where som
 
 
 @app.command()
-def build(recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.")]) -> None:
+def build(
+    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.")],
+    refetch: Annotated[bool, typer.Option(help="Ask again for every URL, whatever came of it before.")] = False,
+) -> None:
     """Do all that a recipe asks and has not been done yet.
 
     Example: juzhou build recipes/demo.yaml
@@ -47,25 +51,32 @@ def build(recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.")]) -> 
     from schemas.recipe import Recipe
 
     started = time.monotonic()
-    build_all(Recipe.load(recipe), _say, _Progress())
+    build_all(Recipe.load(recipe), _say, _Progress(), refetch)
     _say(f"done in {time.monotonic() - started:.0f} s")
 
 
 @app.command()
 def status(corpus: CorpusPath) -> None:
-    """Show rows done, pending and failed by stage, as the disk tells.
+    """Show rows done, pending and failed by stage, and how fetching goes, as the disk tells; a build may be running.
 
     Example: juzhou status demo/corpus
     """
     from juzhou.build import status as stage_counts
     from pipelines.corpus import Corpus
+    from pipelines.traffic import traffic
 
-    table = Table("stage", "done", "pending", "failed")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, *counts in stage_counts(Corpus(corpus)):
-        table.add_row(name, *(f"{count:,}" for count in counts))
-    Console().print(table)
+    opened = Corpus(corpus)
+    stages = stage_counts(opened)
+    _print_counts(("stage", "done", "pending", "failed"), stages)
+    now = traffic(opened)
+    if not now.by_error.num_rows:
+        return
+    _print_counts(("status", "error", "URLs"), [tuple(row.values()) for row in now.by_error.to_pylist()])
+    hosts = [tuple(row.values()) for row in now.by_host.to_pylist()]
+    _print_counts(("host", "URLs", "ok", "to retry", "last error"), hosts)
+    pending = next((waiting for name, _, waiting, _ in stages if name == "fetch"), 0)
+    if now.rows_a_second and (left_s := now.seconds_left(pending)) is not None:
+        _say(f"{now.rows_a_second:,.1f} URLs/s of late · {pending:,} left · about {left_s / 60:,.0f} min at that rate")
 
 
 @app.command()
@@ -197,6 +208,17 @@ def _print_rows(rows: pa.Table, format: Format) -> None:
         for row in values:
             table.add_row(*("" if value is None else str(value) for value in row))
         Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_counts(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """A table whose numbers stand right."""
+    table = Table(*columns)
+    for index, column in enumerate(table.columns):
+        if rows and isinstance(rows[0][index], int):
+            column.justify = "right"
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else value or "" for value in row))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _readable(value: object) -> object:

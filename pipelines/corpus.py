@@ -96,6 +96,14 @@ class Corpus:
         flush(unfinished)
         unfinished.rename(folder / part)
 
+    def add(self, table: Table, rows: pa.Table) -> None:
+        """Add the rows whose keys the table lacks, as one new part."""
+        with self.connect() as connection:
+            connection.register("offered", rows.select(table.schema.names).cast(table.schema))
+            lacking = f"SELECT * FROM offered ANTI JOIN {table.path} USING ({', '.join(table.key)})"
+            new = connection.sql(lacking).to_arrow_table()
+        self.append(table, new)
+
     def parts(self, *tables: str) -> list[str]:
         """The names of all parts of some tables with their variants, oldest first within a variant."""
         found = [path for table in tables for path in (self.tables / table).rglob("part-*.parquet")]
@@ -103,7 +111,14 @@ class Corpus:
 
     def adopt(self, recipe: str, variants: Sequence[Table]) -> None:
         """Make these variants the current ones, which the views show, and remember the recipe that asked for them."""
-        current = {"recipe": recipe, "variants": sorted(table.path for table in variants)}
+        current = self._current() | {"recipe": recipe, "variants": sorted(table.path for table in variants)}
+        self._remember(current)
+
+    def hide(self, sources: Sequence[str]) -> None:
+        """Show what these sources found as out of the recipe, so that no release holds it; nothing is deleted."""
+        self._remember(self._current() | {"hidden": sorted(sources)})
+
+    def _remember(self, current: dict[str, Any]) -> None:
         write_whole(self.path / "current.json", (json.dumps(current, ensure_ascii=False, indent=1) + "\n").encode())
 
     @property
@@ -116,13 +131,18 @@ class Corpus:
         """The variants of the last build: measures, duplicates, captions and verdicts, as paths below `tables/`."""
         return self._current().get("variants", [])
 
+    @property
+    def hidden(self) -> list[str]:
+        """Sources with candidates that the last recipe does not name."""
+        return self._current().get("hidden", [])
+
     def _current(self) -> dict[str, Any]:
         path = self.path / "current.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection with the views of `pipelines.views`."""
-        return views.connect(self.tables, self.variants)
+        return views.connect(self.tables, self.variants, self.hidden, self.path / f"{UNFINISHED}spill")
 
     def sql(self, query: str) -> pa.Table:
         """The answer to a query over the views."""

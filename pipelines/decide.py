@@ -20,7 +20,8 @@ READ = ("candidates", "images", "samples", "measures", "duplicates")
 def table_of(corpus: Corpus, policy: Policy) -> Table:
     """The table of a policy's verdicts on the rows as they are now; new rows make another table."""
     current = [path for path in corpus.variants if not path.startswith(("verdicts/", "captions/"))]
-    return verdicts_table(policy.name, fingerprint(policy=policy.digest, variants=current, parts=corpus.parts(*READ)))
+    facts = {"policy": policy.digest, "variants": current, "parts": corpus.parts(*READ), "hidden": corpus.hidden}
+    return verdicts_table(policy.name, fingerprint(**facts))
 
 
 def run(corpus: Corpus, policy: Policy, table: Table) -> int:
@@ -38,7 +39,10 @@ def run(corpus: Corpus, policy: Policy, table: Table) -> int:
 
 
 def judge(connection: duckdb.DuckDBPyConnection, corpus: Corpus, policy: Policy) -> pa.Table:
-    """The verdicts of a policy, in the order of sample_id; nothing is written."""
+    """The verdicts of a policy, in the order of sample_id; nothing is written.
+
+    Before all rules stands one that no policy names: `out-of-recipe`, which what no source of the recipe found fails.
+    """
     source = joined(connection, corpus.tables, corpus.variants)
     for rule in policy.rules:
         _check(connection, source, rule)
@@ -48,8 +52,10 @@ def judge(connection: duckdb.DuckDBPyConnection, corpus: Corpus, policy: Policy)
         f"'failed': NOT coalesce({_passes(rule, f'value_{index}')}, false)}}"
         for index, rule in enumerate(policy.rules)
     ]
+    left_out = "{'rule': 'out-of-recipe', 'value': 0::DOUBLE, 'threshold': 1::DOUBLE, 'failed': NOT in_recipe}"
+    failures = [left_out, *failures] if corpus.hidden else failures
     query = f"""
-        WITH valued AS (SELECT sample_id, {values} FROM {source}),
+        WITH valued AS (SELECT sample_id, in_recipe, {values} FROM {source}),
         judged AS (SELECT sample_id, list_filter([{", ".join(failures)}], lambda x: x.failed) AS failures FROM valued)
         SELECT sample_id, len(failures) = 0 AS kept, failures[1].rule AS rule, failures[1].value AS value,
             failures[1].threshold AS threshold, list_transform(failures, lambda x: x.rule) AS failed

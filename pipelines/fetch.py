@@ -1,39 +1,67 @@
-"""Candidates → original bytes: img2dataset transfers, we decide what may be asked and keep a row of every attempt."""
+"""Candidates → original bytes: img2dataset moves batches, our web guards each request, and every URL ends in a row."""
 
 import io
-import re
-import tarfile
 import tempfile
 import urllib.request
-import uuid
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import ExifTags, Image
 
-from pipelines.corpus import UNFINISHED, Corpus, flush
-from pipelines.robots import Robots
-from pipelines.stage import Rows, Stage, derive
-from schemas.identity import SAMPLE_ID, digest
+from filters.picture import read_header
+from pipelines.blob import Blob
+from pipelines.corpus import Corpus
+from pipelines.retry import retry_at
+from pipelines.stage import ROUND, Rows, Stage, derive
+from pipelines.views import literal
+from pipelines.web import Failed, Web, host_of
+from schemas.identity import HOST, SAMPLE_ID, digest
 from schemas.recipe import Fetch
 from schemas.tables import FETCHES, IMAGES, SAMPLES, Status
 
-OPT_OUT = ("noai", "noimageai", "noindex", "noimageindex")
-TAR_BLOCK = 512
+BATCH = 1024
+TURN_S = 10.0
+"""A batch holds no more URLs of one host than its limit lets through in this time, …"""
+LOOKUP_S = 600.0
+"""… and a look-up no more than in this, so that no host holds the others up."""
+SCHEME = "juzhou:"
+"""What img2dataset takes for a URL is this and the row's key; the web is asked for the row's own URL."""
 
 
-def fetch_stage(corpus: Corpus, fetch: Fetch, started: datetime) -> Stage:
-    """The URLs that were never asked, and once a build those whose failures were all transient."""
+def fetch_stage(
+    corpus: Corpus, sources: Collection[str], fetch: Fetch, started: datetime, refetch: bool = False
+) -> Stage:
+    """The URLs of some sources that were never asked, and those whose failures were all transient once they fall due.
+
+    Args:
+        refetch: what was settled before `started` is asked again too.
+    """
+    limited = fetch.requests_per_second or fetch.connections_per_host
+    rate = fetch.requests_per_second
+    again = f"settled AND last < TIMESTAMPTZ '{started.isoformat()}'" if refetch else "false"
+    fetched = """
+        SELECT url_id, count(*) AS attempts, count(*) FILTER (asked) AS tries, max(fetched_at) AS last,
+            max(retry_at) AS retry_at, bool_or(status <> 'transient') AS settled
+        FROM fetches GROUP BY url_id
+    """
+    wanted = f"""
+        SELECT url_id, any_value(url) AS url FROM candidates
+        WHERE source IN ({", ".join(map(literal, sources)) or "NULL"}) GROUP BY url_id
+    """
+    to_do = f"""
+        SELECT * FROM ({wanted}) LEFT JOIN ({fetched}) USING (url_id)
+        WHERE (attempts IS NULL OR {again} OR (NOT settled AND tries < {fetch.attempts}))
+    """
     inputs = f"""
-        SELECT url_id, (count(fetches.url_id) + 1)::INT AS attempt, any_value(candidates.url) AS url
-        FROM (SELECT DISTINCT url_id, url FROM candidates) AS candidates LEFT JOIN fetches USING (url_id)
-        GROUP BY url_id
-        HAVING count(fetches.url_id) = 0 OR (
-            bool_and(status = 'transient') AND count(fetches.url_id) < {fetch.attempts}
-            AND max(fetched_at) < TIMESTAMPTZ '{started.isoformat()}'
+        SELECT url_id, (coalesce(attempts, 0) + 1)::INT AS attempt, coalesce(tries, 0)::INT AS tries, url, url AS at,
+            0 AS hops, {HOST} AS host
+        FROM (
+            {to_do} AND coalesce(retry_at, now()) <= now()
+            ORDER BY url_id < (SELECT unhex(md5(random()::VARCHAR))), url_id LIMIT {4 * ROUND}
         )
+        {f"QUALIFY row_number() OVER (PARTITION BY host ORDER BY url_id) <= {LOOKUP_S * rate}" if rate else ""}
     """
     return Stage(
         name="fetch",
@@ -41,14 +69,19 @@ def fetch_stage(corpus: Corpus, fetch: Fetch, started: datetime) -> Stage:
         inputs=inputs,
         outputs=(FETCHES,),
         work=lambda: _Fetch(fetch, corpus.blobs),
-        batch=128,
+        batch=BATCH,
+        together="host" if limited else None,
+        at_once=max(1, int(TURN_S * rate)) if rate else BATCH,
+        remaining=f"SELECT count(*) FROM ({to_do})",
+        due=f"SELECT min(retry_at) AS due FROM ({to_do})",
+        patience_s=fetch.patience_s,
     )
 
 
 def images_of_fetches(corpus: Corpus) -> int:
     """Each picture once, however many URLs gave the same bytes."""
     columns = [name for name in IMAGES.schema.names if name != "image_id"]
-    firsts = ", ".join(f'first("{name}" ORDER BY url_id) AS "{name}"' for name in columns)
+    firsts = ", ".join(f'first("{name}" ORDER BY url_id, attempt) AS "{name}"' for name in columns)
     return derive(
         corpus, IMAGES, f"SELECT image_id, {firsts} FROM fetches WHERE image_id IS NOT NULL GROUP BY image_id"
     )
@@ -70,169 +103,145 @@ class _Fetch:
     def __init__(self, fetch: Fetch, blobs: Path) -> None:
         self._fetch = fetch
         self._blobs = blobs
-        self._robots = Robots(fetch.user_agent, fetch.timeout_s)
-        urllib.request.install_opener(urllib.request.build_opener(_Identify(fetch.user_agent)))
+        self._web = Web(fetch)
 
     def __call__(self, batch: pa.Table) -> Rows:
         asked = {row["url_id"].hex(): row for row in batch.to_pylist()}
-        outcomes: dict[str, dict[str, Any]] = {}
+        self._web.introduce(row["at"] for row in asked.values())
+        urls = {name: row["at"] for name, row in asked.items()}
+        with Blob(self._blobs) as blob:
+            transfer = _Transfer(self._web, urls, self._fetch.max_pixels, blob)
+            transfer.run(self._fetch.threads)
+        outcomes, moved = [], []
         for name, row in asked.items():
-            if refused := self._robots.refusal(row["url"]):
-                outcomes[name] = _failure(*refused)
-        allowed = {name: row["url"] for name, row in asked.items() if name not in outcomes}
-        if allowed:
-            outcomes |= self._transfer(allowed)
-        for name in asked.keys() - outcomes.keys():
-            outcomes[name] = _failure(Status.TRANSIENT, "the transfer left no word of it")
-        return [_rows(asked, outcomes)]
+            failure = transfer.failures.get(name)
+            if failure and failure.moved_to and row["hops"] < self._fetch.redirects:
+                moved.append(row | {"at": failure.moved_to, "hops": row["hops"] + 1})
+            elif failure:
+                outcomes.append(self._failed(row, failure))
+            elif found := transfer.found.get(name):
+                outcomes.append(_row(row, Status.OK) | found | blob.location(found["image_id"]))
+            else:
+                lost = transfer.messages.get(name, "the transfer left no word of it")
+                outcomes.append(self._failed(row, Failed(Status.TRANSIENT, lost)))
+        rows: list[Any] = [(FETCHES, pa.Table.from_pylist(outcomes, schema=FETCHES.schema))]
+        return [*rows, (None, _with_hosts(moved, batch.schema))] if moved else rows
 
     def lost(self, batch: pa.Table, error: str) -> Rows:
-        asked = {row["url_id"].hex(): row for row in batch.to_pylist()}
-        return [_rows(asked, {name: _failure(Status.PERMANENT, error) for name in asked})]
+        [row] = batch.to_pylist()
+        outcome = self._failed(row, Failed(Status.PERMANENT, error))
+        return [(FETCHES, pa.Table.from_pylist([outcome], schema=FETCHES.schema))]
 
-    def _transfer(self, urls: dict[str, str]) -> dict[str, dict[str, Any]]:
-        """Download by img2dataset in this process; url_id in hex → columns of a row."""
+    def _failed(self, row: dict[str, Any], failure: Failed) -> dict[str, Any]:
+        status, error = failure.status, failure.error
+        if failure.moved_to:
+            status, error = Status.PERMANENT, f"more than {self._fetch.redirects} redirects"
+        again = None
+        if status == Status.TRANSIENT:
+            again = retry_at(row["tries"] + 1 if failure.asked else 0, self._fetch.retry_s, failure.retry_after_s)
+        about = {"http_code": failure.http_code, "error": error, "asked": failure.asked, "retry_at": again}
+        return _row(row, status) | about
+
+
+class _Transfer:
+    """The opener, the resizer and the writer that img2dataset works with, for one batch."""
+
+    def __init__(self, web: Web, urls: dict[str, str], max_pixels: int, blob: Blob) -> None:
+        self._web = web
+        self._urls = urls
+        self._max_pixels = max_pixels
+        self._blob = blob
+        self._broken: OSError | None = None
+        self.found: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, Failed] = {}
+        self.messages: dict[str, str] = {}
+        self._answers: dict[str, dict[str, Any]] = {}
+
+    def run(self, threads: int) -> None:
+        """Move the batch; afterwards each name is in `found`, in `failures` or in `messages`, or its word was lost.
+
+        Raises:
+            OSError: the blob cannot be written.
+        """
         # It takes seconds to import, and workers alone need it.
         from img2dataset.downloader import Downloader
 
+        urllib.request.install_opener(self)  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:
             shard = Path(folder) / "urls.feather"
-            table = pa.table({"url": list(urls.values()), "url_id": list(urls)})
+            table = pa.table({"url": [SCHEME + name for name in self._urls]})
             with pa.OSFile(str(shard), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
-            kept = _Keeper()
             download = Downloader(
-                sample_writer_class=lambda *_: kept,
-                resizer=_inspect,
-                thread_count=self._fetch.threads,
+                sample_writer_class=lambda *_: self,
+                resizer=self.keep,
+                thread_count=min(threads, len(self._urls)),
                 save_caption=False,
                 extract_exif=False,
                 output_folder=folder,
-                column_list=["url", "url_id"],
-                timeout=self._fetch.timeout_s,
-                number_sample_per_shard=max(len(urls), 2),
+                column_list=["url"],
+                timeout=None,
+                number_sample_per_shard=max(len(self._urls), 2),
                 oom_shard_count=5,
                 compute_hash=None,
                 verify_hash_type=None,
                 encode_format="",
                 retries=0,
-                user_agent_token=self._fetch.user_agent.partition("/")[0],
-                disallowed_header_directives=OPT_OUT,
+                user_agent_token=None,
+                disallowed_header_directives=None,
             )
             download((0, str(shard)))
-        locations = write_blob(self._blobs, sorted(kept.contents.items()))
-        for outcome in kept.outcomes.values():
-            if "image_id" in outcome:
-                outcome |= locations[outcome["image_id"]]
-        return kept.outcomes
+        if self._broken:
+            raise self._broken
 
+    def open(self, request: urllib.request.Request, data: Any, timeout: Any) -> io.BytesIO:
+        """In place of urllib's opener: the whole of a picture, by the key that stands in for its URL."""
+        name = request.full_url.removeprefix(SCHEME)
+        url = self._urls[name]
+        try:
+            with self._web.get(url) as answer:
+                content = answer.read()
+        except Failed as failure:
+            self.failures[name] = failure
+            raise
+        self._answers[name] = {"http_code": answer.code, "final_url": answer.url if answer.url != url else None}
+        return io.BytesIO(content)
 
-class _Identify(urllib.request.BaseHandler):
-    """Names us to servers by the recipe's user agent, in place of the browser that img2dataset names."""
-
-    handler_order = 1000
-
-    def __init__(self, user_agent: str) -> None:
-        self._user_agent = user_agent
-
-    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        request.add_header("User-agent", self._user_agent)
-        return request
-
-    https_request = http_request
-
-
-class _Keeper:
-    """Takes the place of img2dataset's writer: bytes by image_id, an outcome by url_id."""
-
-    def __init__(self) -> None:
-        self.contents: dict[bytes, bytes] = {}
-        self.outcomes: dict[str, dict[str, Any]] = {}
+    def keep(self, stream: io.BytesIO, _boxes: Any) -> tuple[bytes, None, None, None, None, None]:
+        """In place of the resizer: the bytes as they are."""
+        return stream.getvalue(), None, None, None, None, None
 
     def write(self, content: bytes | None, _key: str, _caption: str | None, about: dict[str, Any]) -> None:
+        """In place of the writer: keep what is a picture by its header. One thread calls it; what it raises is lost."""
+        name = about["url"].removeprefix(SCHEME)
         if content is None:
-            self.outcomes[about["url_id"]] = outcome_of_error(about["error_message"])
+            self.messages[name] = " ".join(str(about["error_message"]).split())
+            return
+        try:
+            header = read_header(content, self._max_pixels)
+        except ValueError as error:
+            self.failures[name] = Failed(Status.PERMANENT, str(error), self._answers[name]["http_code"])
             return
         image_id = digest(content)
-        self.contents[image_id] = content
-        header = read_header(content)
-        self.outcomes[about["url_id"]] = {"status": Status.OK, "http_code": 200, "image_id": image_id} | header
+        try:
+            self._blob.add(image_id, content)
+        except OSError as error:
+            self._broken = error
+            return
+        self.found[name] = self._answers[name] | vars(header) | {"image_id": image_id}
 
     def close(self) -> None:
         """Called by img2dataset at the end; nothing is buffered here."""
 
 
-def _inspect(
-    stream: io.BytesIO, _boxes: Any
-) -> tuple[bytes | None, int | None, int | None, int | None, int | None, str | None]:
-    """Takes the place of img2dataset's resizer: the bytes as they are, if their header is that of a picture."""
-    content = stream.getvalue()
-    try:
-        header = read_header(content)
-    except ValueError as error:
-        return None, None, None, None, None, str(error)
-    size = (header["width"], header["height"])
-    return content, *size, *size, None
+def _row(row: dict[str, Any], status: str) -> dict[str, Any]:
+    """What an attempt's row holds whatever comes of it."""
+    about = {name: row[name] for name in ("url_id", "attempt", "url")}
+    return about | {"status": status, "asked": True, "fetched_at": datetime.now(UTC)}
 
 
-def read_header(content: bytes) -> dict[str, Any]:
-    """Format, size and EXIF orientation (1–8, 1 is upright) of a picture, without decoding it.
-
-    Raises:
-        ValueError: the bytes are not a picture.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            return {
-                "format": str(image.format).lower(),
-                "width": image.width,
-                "height": image.height,
-                "orientation": orientation if orientation in range(1, 9) else 1,
-            }
-    except Exception as error:  # Pillow's plugins raise whatever their parsers raise
-        raise ValueError(f"not a picture: {len(content)} bytes that begin with {content[:12]!r}") from error
-
-
-def outcome_of_error(error: str) -> dict[str, Any]:
-    """What img2dataset's message says of asking again."""
-    if found := re.match(r"HTTP Error (\d{3})", error):
-        return _failure(Status.of_http(int(found[1])), error, int(found[1]))
-    if error.startswith("not a picture"):
-        return _failure(Status.PERMANENT, error, 200)
-    if "X-Robots-Tag" in error:
-        return _failure(Status.DISALLOWED, error, 200)
-    if re.search(r"unknown url type|no host given|nonnumeric port|can't contain control", error):
-        return _failure(Status.PERMANENT, error)
-    return _failure(Status.TRANSIENT, error)
-
-
-def write_blob(blobs: Path, contents: list[tuple[bytes, bytes]]) -> dict[bytes, dict[str, Any]]:
-    """Write pictures into one tar, named by what it holds; image_id → tar, offset and length of the bytes in it."""
-    if not contents:
-        return {}
-    name = digest(b"".join(image_id for image_id, _ in contents)).hex() + ".tar"
-    unfinished = blobs / f"{UNFINISHED}{uuid.uuid4().hex}"
-    locations: dict[bytes, dict[str, Any]] = {}
-    with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for image_id, content in contents:
-            member = tarfile.TarInfo(image_id.hex())
-            member.size = len(content)
-            locations[image_id] = {"tar": name, "offset": tar.offset + TAR_BLOCK, "length": len(content)}
-            tar.addfile(member, io.BytesIO(content))
-    flush(unfinished)
-    unfinished.replace(blobs / name)
-    return locations
-
-
-def _failure(status: Status, error: str, http_code: int | None = None) -> dict[str, Any]:
-    return {"status": status, "error": error, "http_code": http_code}
-
-
-def _rows(asked: dict[str, dict[str, Any]], outcomes: dict[str, dict[str, Any]]) -> tuple[Any, pa.Table]:
-    now = datetime.now(UTC)
-    rows = [
-        {"url_id": row["url_id"], "attempt": row["attempt"], "url": row["url"], "fetched_at": now} | outcomes[name]
-        for name, row in asked.items()
-    ]
-    return FETCHES, pa.Table.from_pylist(rows, schema=FETCHES.schema)
+def _with_hosts(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Inputs for the workers of the hosts that they have moved to."""
+    moved = pa.Table.from_pylist(rows, schema=schema)
+    hosts = [host_of(row["at"]) for row in rows]
+    return moved.set_column(schema.get_field_index("host"), "host", pa.array(hosts, schema.field("host").type))

@@ -25,7 +25,7 @@ SHARD_BYTES = 256_000_000
 TAR_BLOCK = 512
 
 SELECTION = """
-    SELECT corpus.* EXCLUDE (caption, representative, distance, stands_for_itself, verdict),
+    SELECT corpus.* EXCLUDE (caption, representative, distance, stands_for_itself, in_recipe, verdict),
         simplified.text AS caption, corpus.caption AS original_caption,
         coalesce(poem_lines, []) AS poem_lines, coalesce(poems, []) AS poems
     FROM corpus

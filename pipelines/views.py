@@ -1,5 +1,6 @@
 """The corpus as SQL: a DuckDB view a table, and `corpus`, a wide row a sample."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -7,45 +8,90 @@ import duckdb
 import pyarrow as pa
 
 from schemas.errors import JuZhouError
-from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, VERDICTS
+from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, TRANSLATIONS, VERDICTS
+
+MEMORY_SHARE = 0.4
+"""Of the machine's memory, what a query may use before it spills; workers need the rest."""
+
+SHOWN = """
+    SELECT samples.*, candidates.* EXCLUDE (candidate_id, caption), true AS in_recipe
+    FROM samples LEFT JOIN candidates USING (candidate_id)
+"""
+
+SHOWN_OF_SOME = """
+    WITH own AS (
+        SELECT samples.*, coalesce(source NOT IN ({hidden}), true) AS in_recipe
+        FROM samples LEFT JOIN candidates USING (candidate_id)
+    ), elsewhere AS (
+        SELECT sample_id, min(candidates.candidate_id) AS candidate_id
+        FROM own JOIN fetches USING (image_id) JOIN candidates USING (url_id, caption)
+        WHERE NOT in_recipe AND source NOT IN ({hidden}) GROUP BY sample_id
+    ), placed AS (
+        SELECT sample_id, image_id, caption, coalesce(elsewhere.candidate_id, own.candidate_id) AS candidate_id,
+            in_recipe OR elsewhere.candidate_id IS NOT NULL AS in_recipe
+        FROM own LEFT JOIN elsewhere USING (sample_id)
+    )
+    SELECT placed.* EXCLUDE (in_recipe), candidates.* EXCLUDE (candidate_id, caption), in_recipe
+    FROM placed LEFT JOIN candidates USING (candidate_id)
+"""
+"""Where sources were taken out of the recipe: a sample is still in it if another source found it too."""
+
+HEADS = "SELECT image_id, representative = image_id AS stands_for_itself FROM duplicates"
+
+HEADS_OF_SOME = """
+    SELECT image_id, image_id = first(image_id) OVER (
+        PARTITION BY representative
+        ORDER BY image_id NOT IN (SELECT image_id FROM shown WHERE in_recipe), image_id <> representative,
+            width::BIGINT * height DESC, image_id
+    ) AS stands_for_itself
+    FROM duplicates JOIN images USING (image_id)
+"""
+"""A picture out of the recipe hides no picture that is in it: the next in rank stands for the group."""
 
 SAMPLES_FOUND = """
     SELECT
-        samples.sample_id, samples.image_id, samples.caption,
-        candidates.source, candidates.url, candidates.page_url, candidates.caption_from, candidates.licence,
+        shown.sample_id, shown.image_id, shown.caption,
+        shown.source, shown.url, shown.page_url, shown.caption_from, shown.licence, shown.in_recipe,
         images.tar, images."offset", images.length, images.format, images.orientation,
-        duplicates.representative, duplicates.distance,
-        duplicates.representative = samples.image_id AS stands_for_itself,
+        duplicates.representative, duplicates.distance, heads.stands_for_itself,
         repeats.repeats
-    FROM samples
+    FROM shown
     LEFT JOIN images USING (image_id)
-    LEFT JOIN candidates USING (candidate_id)
     LEFT JOIN duplicates USING (image_id)
-    LEFT JOIN repeats ON repeats.caption = samples.caption
+    LEFT JOIN ({heads}) AS heads USING (image_id)
+    LEFT JOIN repeats ON repeats.caption = shown.caption
 """
 
 REPEATS = """
     SELECT caption, count(DISTINCT coalesce(representative, image_id)) AS repeats
-    FROM samples LEFT JOIN duplicates USING (image_id) GROUP BY caption
+    FROM shown LEFT JOIN duplicates USING (image_id) WHERE in_recipe GROUP BY caption
 """
 
 
-def connect(tables: Path, variants: Sequence[str] = ()) -> duckdb.DuckDBPyConnection:
+def connect(
+    tables: Path, variants: Sequence[str] = (), hidden: Sequence[str] = (), spill: Path | None = None
+) -> duckdb.DuckDBPyConnection:
     """Open DuckDB over the parts below `tables`.
 
     Views: one a table under its name (`captions` with a column `kind`); a measure under its own name, such as
-    `alignment`; `repeats`, how many distinct pictures bear a caption; `samples_found`, a sample with its picture and
-    where it is from; and `corpus`, the same with the numbers of each measure as a struct (`alignment.score`), the
-    verdict as one more (`verdict.rule`).
+    `alignment`; `shown`, a sample with the candidate that it is from; `repeats`, how many distinct pictures bear a
+    caption; `samples_found`, a sample with its picture and where it is from; and `corpus`, the same with the numbers of
+    each measure as a struct (`alignment.score`), the verdict as one more (`verdict.rule`).
 
     Args:
         variants: the variants that are current, as paths below `tables`: `measures/alignment@0123456789ab`.
+        hidden: sources that have candidates and are not in the recipe; `in_recipe` is false for what they alone found.
+        spill: a folder for what does not fit the memory that a query may use.
     """
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET preserve_insertion_order = false")
+    connection.execute(f"SET memory_limit = '{MEMORY_SHARE * _memory_bytes() / 2**20:.0f}MiB'")
+    if spill:
+        connection.execute(f"SET temp_directory = {literal(spill)}")
     for table in ENTITIES:
         _view(connection, table.path, [tables / table.path], table.schema)
-    for family, schema in (("duplicates", DUPLICATES), ("verdicts", VERDICTS)):
+    for family, schema in (("duplicates", DUPLICATES), ("translations", TRANSLATIONS), ("verdicts", VERDICTS)):
         _view(connection, family, _current(tables, variants, family).values(), schema)
     _view(
         connection,
@@ -55,8 +101,11 @@ def connect(tables: Path, variants: Sequence[str] = ()) -> duckdb.DuckDBPyConnec
     )
     for name, folder in _current(tables, variants, "measures").items():
         _view(connection, name, [folder], None)
+    shown = SHOWN_OF_SOME.format(hidden=", ".join(map(literal, hidden))) if hidden else SHOWN
+    connection.execute(f"CREATE VIEW shown AS {shown}")
     connection.execute(f"CREATE VIEW repeats AS {REPEATS}")
-    connection.execute(f"CREATE VIEW samples_found AS {SAMPLES_FOUND}")
+    heads = HEADS_OF_SOME if hidden else HEADS
+    connection.execute(f"CREATE VIEW samples_found AS {SAMPLES_FOUND.format(heads=heads)}")
     structs = [f"{_numbers(connection, name)} AS {name}" for name in _measures(connection, tables, variants)]
     structs.append("{'kept': kept, 'rule': rule, 'value': value, 'threshold': threshold, 'failed': failed} AS verdict")
     connection.execute(
@@ -96,6 +145,10 @@ def read_only(query: str) -> str:
     if len(statements) != 1 or statements[0].type not in questions:
         raise JuZhouError("one SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN is wanted: a corpus is read-only here")
     return query
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _current(tables: Path, variants: Sequence[str], family: str) -> dict[str, Path]:

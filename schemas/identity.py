@@ -17,6 +17,8 @@ def sql_digest(expression: str) -> str:
     return f"unhex(left(sha256({expression}), {2 * DIGEST_BYTES}))"
 
 
+HOST = r"regexp_extract(lower(url), '^[a-z]+://(?:[^/?#@]*@)?(\[[^\]/]*\]|[^/?#:]*)', 1)"
+"""The host that a URL names, as SQL; empty where it names none."""
 URL_ID = sql_digest("url")
 PAGE_ID = sql_digest("source || chr(10) || url")
 CANDIDATE_ID = sql_digest("source || chr(10) || url || chr(10) || caption")

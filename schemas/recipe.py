@@ -1,26 +1,54 @@
 """What a recipe is: all that `juzhou build` is asked to do, in one YAML file."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.identity import fingerprint
 from schemas.strict import Strict
 from schemas.training import Training
 
+PRESETS: dict[str, dict[str, str]] = {
+    "wukong": {"url": "url", "caption": "caption"},
+    "zero": {"url": "ImageUrl", "caption": "Title", "page_url": "Url"},
+    "laion": {"url": "URL", "caption": "TEXT", "licence": "LICENSE"},
+    "coyo": {"url": "url", "caption": "text"},
+    "danqing": {"url": "url", "caption": "alt_text"},
+}
+"""Column names of published lists: Noah-Wukong, 360's Zero-Corpus, LAION-2B-multi, COYO-700M, DanQing100M."""
+
+PROMPT_PRESETS: dict[str, dict[str, str]] = {"diffusiondb": {"prompt": "prompt", "seed": "seed"}}
+"""Column names of published prompts: DiffusionDB's metadata.parquet."""
+
+
+def _located(path: str) -> str:
+    if not path.strip():
+        raise ValueError("a path or a URI is wanted")
+    return path
+
+
+Place = Annotated[str, AfterValidator(_located)]
+"""A file, a folder or a glob: a local path, relative to the recipe, or a URI of an object store (`s3://…`)."""
+
 
 class Site(Strict):
-    """Pages of live sites, followed from the seeds; robots.txt is obeyed."""
+    """Pages of live sites, followed from seeds and sitemaps; robots.txt is obeyed."""
 
     kind: Literal["site"]
     seeds: tuple[str, ...]
-    """Asked anew by every build, with the pages up to `announced` links away: where a site says what is new."""
+    """Pages or sitemaps; asked anew by every build, with the pages up to `announced` links away: where a site says
+    what is new."""
+    sitemaps: bool = True
+    """Follow the sitemaps that the robots.txt of a seed's host names, as if the seed linked to them."""
     announced: int = Field(default=0, ge=0)
     depth: int = Field(default=3, ge=0)
     """Links followed from a seed."""
     pages: int = Field(default=10_000, ge=1)
     """Pages asked at most, all builds together."""
+    hosts: tuple[str, ...] = ()
+    """Hosts, with their subdomains, that links may lead to; those of the seeds when left out, without subdomains."""
 
 
 class MiniWeb(Strict):
@@ -32,28 +60,147 @@ class MiniWeb(Strict):
 
 
 class Urls(Strict):
-    """A list of picture URLs with captions: a CSV, TSV, JSONL or Parquet file."""
+    """Lists of picture URLs with captions: CSV, TSV, JSONL or Parquet, plain or as gzip or zstd."""
 
     kind: Literal["urls"]
-    path: Path
+    path: Place
+    preset: Literal["wukong", "zero", "laion", "coyo", "danqing"] | None = None
+    """Column names of a published list, in place of the four below."""
     url: str = "url"
-    """The name of the column that holds the URL."""
+    """The name of the column that holds the URL; the others likewise."""
     caption: str = "caption"
-    """The name of the column that holds the caption."""
+    page_url: str | None = None
+    licence: str | None = None
+    where: str | None = None
+    """A SQL condition over the list's columns that says which of its rows are meant: `LANGUAGE = 'zh'`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return _with_preset(given, PRESETS)
 
 
-Source = Annotated[Site | MiniWeb | Urls, Field(discriminator="kind")]
+class Warc(Strict):
+    """Archives of pages as Common Crawl keeps them: WARC, with the pages themselves, or WAT, with what they link to."""
+
+    kind: Literal["warc"]
+    path: Place
+
+
+class Folder(Strict):
+    """Pictures in a folder and below, each with a text file of the same name, or named in a metadata file."""
+
+    kind: Literal["folder"]
+    path: Place
+
+
+class Tar(Strict):
+    """Tars in WebDataset layout: files of one name up to the first dot are a sample."""
+
+    kind: Literal["tar"]
+    path: Place
+    caption: str = "txt"
+    """The ending of the member that holds the caption; `json:KEY` takes it from a JSON member."""
+
+
+class Parquet(Strict):
+    """Parquet with the bytes of pictures in a column, as model hubs keep them."""
+
+    kind: Literal["parquet"]
+    path: Place
+    image: str = "image"
+    """The column with the bytes, or with a struct that has them as `bytes`."""
+    caption: str = "text"
+    page_url: str | None = None
+    licence: str | None = None
+
+
+class Translate(Strict):
+    """English → Chinese after the picture, so that a translation cannot change what is drawn."""
+
+    endpoint: str | None = None
+    """The base URL of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`."""
+    model: str
+    """The model that the endpoint is asked for; without an endpoint, a local path or hub id for transformers."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the endpoint's key, where it wants one."""
+    attempts: int = Field(default=5, ge=1)
+    retry_s: float = Field(default=30.0, gt=0)
+
+    def origin(self) -> str:
+        """What stands beside each translation."""
+        return f"{self.model} at {self.endpoint}" if self.endpoint else self.model
+
+
+class Synthesis(Strict):
+    """Pictures that a teacher draws from prompts."""
+
+    kind: Literal["synthesis"]
+    path: Place
+    preset: Literal["diffusiondb"] | None = None
+    prompt: str = "prompt"
+    """The name of the column that holds the prompt; the others likewise."""
+    negative_prompt: str | None = None
+    seed: str | None = None
+    """Without one, the seed follows from the prompt."""
+    teacher: str
+    """A pipeline of diffusers: a local path or a hub id."""
+    steps: int = Field(default=28, ge=1)
+    guidance: float = 4.5
+    size: int = Field(default=1024, ge=8, multiple_of=8)
+    batch: int = Field(default=1, ge=1)
+    """Prompts drawn together."""
+    translate: Translate | None = None
+    """Left out, the prompts are taken to be Chinese."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return _with_preset(given, PROMPT_PRESETS)
+
+
+def _with_preset(given: Any, presets: dict[str, dict[str, str]]) -> Any:
+    """Column names of the preset, where none are given by name."""
+    if not isinstance(given, dict) or given.get("preset") not in presets:
+        return given
+    return {**presets[given["preset"]], **given}
+
+
+Source = Annotated[
+    Site | MiniWeb | Urls | Warc | Folder | Tar | Parquet | Synthesis,
+    Field(discriminator="kind"),
+]
 
 
 class Fetch(Strict):
-    """How pages and pictures are asked for."""
+    """How pages and pictures are asked for. The defaults are kind to sites that know nothing of us."""
 
-    user_agent: str = "JuZhou/0.1"
+    user_agent: str = Field(default="JuZhou/0.1", pattern=r"^[\x21-\x7e][\x20-\x7e]*$")
+    """Names us to servers; with a URL or an e-mail address where a webmaster reaches us, once one that is not on
+    loopback is asked."""
+    requests_per_second: float | None = Field(default=1.0, gt=0)
+    """For each host, pages, pictures and robots.txt together; less where its Crawl-delay says so. `null`: no limit."""
+    connections_per_host: int | None = Field(default=2, ge=1)
+    """At one time; `null`: no limit."""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Addresses that may be asked although they are not public, such as 127.0.0.0/8."""
     timeout_s: float = Field(default=10.0, gt=0)
-    threads: int = Field(default=16, ge=1)
-    """Pictures in flight for one task."""
-    attempts: int = Field(default=3, ge=1)
-    """How many builds may try a URL whose failures were all transient."""
+    """For a connection, and for each wait on it."""
+    transfer_s: float = Field(default=60.0, gt=0)
+    """For the whole of one answer, redirects included."""
+    redirects: int = Field(default=5, ge=0)
+    max_bytes: int = Field(default=50_000_000, ge=1)
+    """The largest body that is read, packed or unpacked."""
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    """The largest picture that is kept, by its header."""
+    threads: int = Field(default=32, ge=1)
+    """Requests in flight in one worker."""
+    attempts: int = Field(default=5, ge=1)
+    """How often a URL is asked whose failures were all transient."""
+    retry_s: float = Field(default=60.0, gt=0)
+    """The wait before the second attempt; it doubles with each one more, give or take a quarter."""
+    patience_s: float = Field(default=60.0, ge=0)
+    """How long a build waits for such an attempt to fall due before it goes on without it."""
 
 
 class Dedupe(Strict):
@@ -77,7 +224,8 @@ class Recipe(Strict):
     """All that a build does. Paths are relative to the recipe's own folder."""
 
     corpus: Path
-    sources: dict[str, Source]
+    sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Source]
+    """Each under a name that its rows bear."""
     fetch: Fetch = Fetch()
     measures: tuple[str, ...]
     dedupe: Dedupe = Dedupe()
@@ -95,16 +243,12 @@ class Recipe(Strict):
         """Read a recipe and make its paths absolute."""
         recipe = super().load(path)
         folder = path.resolve().parent
-        sources: dict[str, Site | MiniWeb | Urls] = {
-            name: source.model_copy(update={"path": folder / source.path}) if isinstance(source, Urls) else source
-            for name, source in recipe.sources.items()
-        }
         corpus = (folder / recipe.corpus).resolve()
         checkpoints = (folder / recipe.checkpoints) if recipe.checkpoints else corpus.parent / "checkpoints"
         return recipe.model_copy(
             update={
                 "corpus": corpus,
-                "sources": sources,
+                "sources": {name: _placed(source, folder) for name, source in recipe.sources.items()},
                 "policy": (folder / recipe.policy).resolve(),
                 "checkpoints": checkpoints.resolve(),
                 "report": (folder / recipe.report).resolve() if recipe.report else None,
@@ -116,3 +260,19 @@ class Recipe(Strict):
         """Twelve hex digits of what decides the corpus: no paths of the machine, no training."""
         places = {"corpus", "policy", "checkpoints", "report", "training"}
         return fingerprint(recipe=self.model_dump(mode="json", exclude=places))
+
+
+def _placed(source: Any, folder: Path) -> Any:
+    """A source whose local paths are absolute; a teacher or translator that is a folder beside the recipe too."""
+    found: dict[str, Any] = {}
+    if (path := getattr(source, "path", None)) and "://" not in path:
+        found["path"] = str(folder / path)
+    if isinstance(source, Synthesis):
+        found["teacher"] = _local(source.teacher, folder)
+        if source.translate and not source.translate.endpoint:
+            found["translate"] = source.translate.model_copy(update={"model": _local(source.translate.model, folder)})
+    return source.model_copy(update=found)
+
+
+def _local(model: str, folder: Path) -> str:
+    return str((folder / model).resolve()) if (folder / model).is_dir() else model

@@ -10,11 +10,15 @@ from schemas.identity import DIGEST_BYTES
 ID = pa.binary(DIGEST_BYTES)
 TIME = pa.timestamp("us", tz="UTC")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Status(StrEnum):
-    """What became of an attempt to get a page or a picture. Only `transient` is ever asked again."""
+    """What became of an attempt to get a page or a picture.
+
+    `transient` may go better later and is asked again, with back-off; `permanent` cannot; `disallowed` is what we may
+    not have: robots.txt, an opt-out, or an address outside the networks of the recipe.
+    """
 
     OK = "ok"
     TRANSIENT = "transient"
@@ -45,9 +49,27 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema(list(columns.items()))
 
 
-FOUND = pa.struct(
-    [("url", pa.string()), ("caption", pa.string()), ("caption_from", pa.string()), ("licence", pa.string())]
-)
+WORDS = pa.struct([(name, pa.string()) for name in ("alt", "title", "figcaption", "heading", "context")])
+"""All that a page says of a picture: its attributes, its figure's caption, the heading above it, the text around it."""
+
+_FOUND = {
+    "url": pa.string(),
+    "caption": pa.string(),
+    "caption_from": pa.string(),
+    "words": WORDS,
+    "page_url": pa.string(),
+    "licence": pa.string(),
+}
+_LOCATION = {"tar": pa.string(), "offset": pa.int64(), "length": pa.int64()}
+_HEADER = {"format": pa.string(), "width": pa.int32(), "height": pa.int32(), "orientation": pa.int32()}
+_OUTCOME = {"status": pa.string(), "error": pa.string(), "image_id": ID, **_LOCATION, **_HEADER}
+"""What became of the bytes of a picture: where they lie and what their header says, or why there are none."""
+
+FOUND = pa.struct(list(_FOUND.items()))
+"""A picture that a page shows."""
+
+ITEM = pa.struct(list((_FOUND | _OUTCOME).items()))
+"""A picture that a file holds: it is found and had in one."""
 
 PAGES = Table(
     "pages",
@@ -61,7 +83,9 @@ PAGES = Table(
         status=pa.string(),
         http_code=pa.int32(),
         error=pa.string(),
+        asked=pa.bool_(),
         fetched_at=TIME,
+        retry_at=TIME,
         links=pa.list_(pa.string()),
         pictures=pa.list_(FOUND),
     ),
@@ -77,15 +101,13 @@ CANDIDATES = Table(
         url=pa.string(),
         caption=pa.string(),
         caption_from=pa.string(),
+        words=WORDS,
         page_url=pa.string(),
         licence=pa.string(),
         found_at=TIME,
         recipe=pa.string(),
     ),
 )
-
-_LOCATION = {"tar": pa.string(), "offset": pa.int64(), "length": pa.int64()}
-_HEADER = {"format": pa.string(), "width": pa.int32(), "height": pa.int32(), "orientation": pa.int32()}
 
 FETCHES = Table(
     "fetches",
@@ -94,15 +116,52 @@ FETCHES = Table(
         url_id=ID,
         attempt=pa.int32(),
         url=pa.string(),
-        status=pa.string(),
+        final_url=pa.string(),
         http_code=pa.int32(),
-        error=pa.string(),
+        asked=pa.bool_(),
         fetched_at=TIME,
-        image_id=ID,
-        **_LOCATION,
-        **_HEADER,
+        retry_at=TIME,
+        **_OUTCOME,
     ),
 )
+"""`final_url` is where redirects led; `asked` whether a request was made; `retry_at` when a transient failure may be
+asked again."""
+
+FILES = Table(
+    "files",
+    ("file_id",),
+    _schema(
+        file_id=ID,
+        source=pa.string(),
+        path=pa.string(),
+        size=pa.int64(),
+        modified=TIME,
+        read_at=TIME,
+        status=pa.string(),
+        error=pa.string(),
+        count=pa.int64(),
+        pictures=pa.list_(ITEM),
+    ),
+)
+"""A file of a source that was read: an archive of pages, whose `count` pages are rows of `pages`, or pictures."""
+
+SYNTHESES = Table(
+    "syntheses",
+    ("synthesis_id",),
+    _schema(
+        synthesis_id=ID,
+        source=pa.string(),
+        prompt=pa.string(),
+        negative_prompt=pa.string(),
+        seed=pa.int64(),
+        model=pa.string(),
+        steps=pa.int32(),
+        guidance=pa.float32(),
+        drawn_at=TIME,
+        **_OUTCOME,
+    ),
+)
+"""A picture that a teacher drew from a prompt; `model` is the digest of the teacher's files."""
 
 IMAGES = Table("images", ("image_id",), _schema(image_id=ID, **_LOCATION, **_HEADER))
 
@@ -132,6 +191,16 @@ CAPTIONS = _schema(
     title=pa.string(),
     author=pa.string(),
 )
+TRANSLATIONS = _schema(
+    synthesis_id=ID,
+    attempt=pa.int32(),
+    status=pa.string(),
+    error=pa.string(),
+    translated_at=TIME,
+    retry_at=TIME,
+    text=pa.string(),
+    translator=pa.string(),
+)
 VERDICTS = _schema(
     sample_id=ID,
     kept=pa.bool_(),
@@ -141,7 +210,7 @@ VERDICTS = _schema(
     failed=pa.list_(pa.string()),
 )
 
-ENTITIES = (PAGES, CANDIDATES, FETCHES, IMAGES, SAMPLES, POEMS)
+ENTITIES = (PAGES, FILES, SYNTHESES, CANDIDATES, FETCHES, IMAGES, SAMPLES, POEMS)
 """The tables without variants."""
 
 
@@ -159,6 +228,11 @@ def duplicates_table(method: str, fingerprint: str) -> Table:
 def captions_table(kind: str, fingerprint: str) -> Table:
     """Texts made for a sample, best first. A sample for which none was found has one row without text."""
     return Table(f"captions/{kind}@{fingerprint}", ("sample_id", "rank"), CAPTIONS)
+
+
+def translations_table(source: str, fingerprint: str) -> Table:
+    """Chinese for the prompts of a source's pictures, by one translator; transient failures are asked again."""
+    return Table(f"translations/{source}@{fingerprint}", ("synthesis_id", "attempt"), TRANSLATIONS)
 
 
 def verdicts_table(policy: str, fingerprint: str) -> Table:

@@ -1,0 +1,58 @@
+"""What the sources found, as candidates: whatever the kind of source, the same rows, each once."""
+
+from collections.abc import Collection
+
+from pipelines.corpus import Corpus
+from pipelines.stage import derive
+from pipelines.views import literal
+from schemas.identity import CANDIDATE_ID, URL_ID
+from schemas.tables import CANDIDATES, FETCHES
+
+
+def of_pages(corpus: Corpus, sources: Collection[str], recipe: str) -> int:
+    """Every picture that a page shows, with its words; on several pages, as the page with the least URL has it."""
+    return _derive(corpus, f"SELECT source, fetched_at, unnest(pictures) AS found FROM pages {_of(sources)}", recipe)
+
+
+def of_files(corpus: Corpus, sources: Collection[str], recipe: str) -> int:
+    """Every picture that a file holds, with its words."""
+    return _derive(corpus, f"SELECT source, read_at, unnest(pictures) AS found FROM files {_of(sources)}", recipe)
+
+
+def fetches_of_files(corpus: Corpus) -> int:
+    """What was read from files stands among the fetches: a picture that changes in its place is had once more."""
+    outcome = [
+        name for name in FETCHES.schema.names if name in ("status", "error", "image_id", "tar", "offset", "length")
+    ]
+    header = ["format", "width", "height", "orientation"]
+    columns = ", ".join(f'found."{name}" AS "{name}"' for name in [*outcome, *header])
+    return derive(
+        corpus,
+        FETCHES,
+        f"""
+        SELECT {URL_ID} AS url_id, row_number() OVER (PARTITION BY url ORDER BY read_at, image_id)::INT AS attempt, *
+        FROM (
+            SELECT found.url AS url, NULL AS final_url, NULL AS http_code, false AS asked, read_at AS fetched_at,
+                NULL AS retry_at, {columns}
+            FROM (SELECT read_at, unnest(pictures) AS found FROM files)
+        )
+        """,
+    )
+
+
+def _derive(corpus: Corpus, found: str, recipe: str) -> int:
+    """Candidates out of a query of source, time and a struct `found`; of equals, that with the least page URL."""
+    first = "min(found_at) AS found_at, arg_min(found, coalesce(found.page_url, '')) AS found"
+    query = f"""
+        SELECT {CANDIDATE_ID} AS candidate_id, source, {URL_ID} AS url_id, url, caption, found.caption_from,
+            found.words, found.page_url, found.licence, found_at, {literal(recipe)} AS recipe
+        FROM (
+            SELECT source, found.url AS url, found.caption AS caption, {first}
+            FROM ({found}) AS all_found(source, found_at, found) GROUP BY ALL
+        )
+    """
+    return derive(corpus, CANDIDATES, query)
+
+
+def _of(sources: Collection[str]) -> str:
+    return f"WHERE source IN ({', '.join(map(literal, sources)) or 'NULL'})"
