@@ -3,6 +3,7 @@
 import io
 import tarfile
 import uuid
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,9 +43,9 @@ class Blob:
         """`tar`, `offset` and `length` of a picture's bytes, once the context has ended."""
         return {"tar": self.name} | self._places[image_id]
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """The tar's name below the corpus's blobs."""
+        """The tar's name below the corpus's blobs, once the context has ended."""
         return digest(b"".join(sorted(self._places))).hex() + ".tar"
 
     def __enter__(self) -> Self:

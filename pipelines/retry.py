@@ -12,9 +12,9 @@ def retry_at(tries: int, first_s: float, retry_after_s: float | None = None) -> 
     """The time of the next attempt.
 
     Args:
-        tries: attempts that were made; with none (a host that was down, say) only the server's wish counts.
+        tries: attempts that were made; one that was put off is none, and only what it waits for counts.
         first_s: the wait after the first attempt; it doubles with each one more, give or take a quarter.
-        retry_after_s: what the server asks for.
+        retry_after_s: what the server asks for, or what the attempt was put off for.
     """
     wait_s = (
         min(first_s * 2.0 ** min(tries - 1, 30), LONGEST_S) * random.uniform(1 - JITTER, 1 + JITTER) if tries else 0.0

@@ -44,7 +44,7 @@ NAMES_KEPT = 100_000
 MOST_ADDRESSES = 3
 """Addresses of a host that are tried."""
 PLAIN = re.compile(
-    r"https?://[A-Za-z0-9.\-]+(:\d+)?(/[A-Za-z0-9\-._~%!$&'()*+,;=:@/]*)?(\?[A-Za-z0-9\-._~%!$&'()*+,;=:@/?]*)?"
+    r"https?://[A-Za-z0-9.\-]+(:[1-9]\d{0,4})?(/[A-Za-z0-9\-._~%!$&'()*+,;=:@/]*)?(\?[A-Za-z0-9\-._~%!$&'()*+,;=:@/?]*)?"
 )
 """URLs that can be asked as they are."""
 CONTACT = re.compile(r"https?://\S|[^\s@]+@[^\s@]+\.\w")
@@ -64,7 +64,7 @@ class Failed(Exception):
     retry_after_s: float | None = None
     """How long the server, or what we owe to it, wants us to wait."""
     asked: bool = True
-    """Whether a request for it was made."""
+    """Whether an attempt was made, be it in vain, rather than put off."""
     moved_to: str | None = None
     """Where another host has it, if that host is not ours to ask here."""
 
@@ -75,8 +75,11 @@ class Failed(Exception):
 class Answer:
     """A server's answer whose body is read within the caps; a context that gives its connection back."""
 
-    def __init__(self, url: str, response: http.client.HTTPResponse, max_bytes: int, resources: ExitStack) -> None:
+    def __init__(
+        self, url: str, response: http.client.HTTPResponse, took_s: float, max_bytes: int, resources: ExitStack
+    ) -> None:
         self.url = url
+        self.took_s = took_s
         self.code = response.status
         self.headers: Message = response.headers
         self._response = response
@@ -182,10 +185,9 @@ class Web:
                 host = self._hosts[host_of(url)]
                 if pause_s := self._robots.pause_s(rules):
                     host.slow_down(pause_s)
-                started = time.monotonic()
                 answer = self._exchange(url, left_s, self._max_bytes)
                 asked = True
-                left_s -= time.monotonic() - started
+                left_s -= answer.took_s
                 if answer.code not in REDIRECTS:
                     return self._accepted(answer)
                 with answer:
@@ -219,7 +221,7 @@ class Web:
             try:
                 wire = resources.enter_context(self._connected(url, host))
                 host.wait_turn()
-                wire.start(left_s)
+                started = wire.start(left_s)
                 path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 wire.send(
                     f"GET {path} HTTP/1.1\r\nHost: {parts.netloc.rpartition('@')[2]}\r\n"
@@ -231,7 +233,7 @@ class Web:
                 response.begin()
             except (OSError, http.client.HTTPException) as error:
                 raise Failed(Status.TRANSIENT, _words(error)) from error
-            return Answer(url, response, max_bytes, resources.pop_all())
+            return Answer(url, response, time.monotonic() - started, max_bytes, resources.pop_all())
 
     def _connected(self, url: str, host: Host) -> "_Wire":
         """A connection to an address that may be asked."""
@@ -291,7 +293,6 @@ class Web:
         left_s = self._fetch.transfer_s
         try:
             for _ in range(6):
-                started = time.monotonic()
                 with self._exchange(url, left_s, 2 * ROBOTS_BYTES) as answer:
                     if answer.code not in REDIRECTS:
                         wait_s = _retry_after_s(answer.headers.get("Retry-After"))
@@ -299,7 +300,7 @@ class Web:
                             self._hosts[host_of(url)].busy(wait_s)
                         return answer.code, answer.read_up_to(ROBOTS_BYTES) if answer.code < 300 else b""
                     url = self._target(answer)
-                left_s -= time.monotonic() - started
+                left_s -= answer.took_s
         except Failed as failure:
             raise OSError(failure.error) from failure
         return HTTPStatus.NOT_FOUND, b""
@@ -346,7 +347,7 @@ class _Names:
             try:
                 answers = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
             except (OSError, UnicodeError) as error:
-                raise Failed(Status.TRANSIENT, f"the name is not known: {error}", asked=False) from error
+                raise Failed(Status.TRANSIENT, f"the name is not known: {error}") from error
             found = [(family, address) for family, _, _, _, address in answers]
             if len(self._known) >= NAMES_KEPT:
                 self._known.clear()
@@ -366,9 +367,11 @@ class _Wire(io.RawIOBase):
         self._timeout_s = timeout_s
         self._ends_at = time.monotonic() + timeout_s
 
-    def start(self, left_s: float) -> None:
-        """Start the clock of the whole."""
-        self._ends_at = time.monotonic() + left_s
+    def start(self, left_s: float) -> float:
+        """Start the clock of the whole, and say when that was."""
+        started = time.monotonic()
+        self._ends_at = started + left_s
+        return started
 
     def send(self, content: bytes) -> None:
         self._link.settimeout(self._wait_s())
@@ -422,7 +425,7 @@ def _plain(url: str) -> str:
     Raises:
         Failed: there is no such URL.
     """
-    if PLAIN.fullmatch(url) and len(url) <= LONGEST_URL:
+    if len(url) <= LONGEST_URL and (plain := PLAIN.fullmatch(url)) and int((plain[1] or ":0")[1:]) < 65_536:
         return url
     try:
         if len(url) > LONGEST_URL:
