@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines import candidates, caption, cluster, decide, dedupe, fetch, measure, release, report
+from pipelines import candidates, caption, cluster, decide, dedupe, fetch, measure, release, report, translate
 from pipelines.corpus import Corpus
 from pipelines.material import pairs
 from pipelines.miniweb import MiniWeb as Web
@@ -60,7 +60,7 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         raise JuZhouError("near-duplicates are found by the measure 'pdq': add it to the recipe's measures")
     poetry = recipe.poetry
     translations = {
-        name: synthesis.translations(name, source.translate)
+        name: translate.table_of(name, source.translate)
         for name, source in recipe.sources.items()
         if isinstance(source, Synthesis) and source.translate
     }
@@ -101,7 +101,9 @@ def _stages(
             return [parquet.parquet_stage(corpus, name, source, recipe.fetch)]
         case Synthesis():
             drawn = synthesis.synthesis_stage(corpus, name, source)
-            return [drawn, synthesis.translation_stage(corpus, name, source, translations)] if translations else [drawn]
+            if not source.translate or not translations:
+                return [drawn]
+            return [drawn, translate.translation_stage(corpus, name, source.translate, translations)]
         case Urls():
             return []
 
@@ -203,7 +205,7 @@ def _find(recipe: Recipe, corpus: Corpus, steps: Plan, started: datetime) -> Non
         if isinstance(source, Urls):
             urls.add_candidates(corpus, name, source, recipe.digest, started)
         elif isinstance(source, Synthesis):
-            synthesis.add_candidates(corpus, name, source, steps.translations.get(name), recipe.digest)
+            synthesis.add_candidates(corpus, name, steps.translations.get(name), recipe.digest)
             synthesis.add_fetches(corpus, name)
     known = corpus.sql("SELECT DISTINCT source FROM candidates").column(0).to_pylist()
     corpus.hide([name for name in known if name not in recipe.sources])

@@ -42,14 +42,11 @@ def fetches_of_files(corpus: Corpus) -> int:
 
 def _derive(corpus: Corpus, found: str, recipe: str) -> int:
     """Candidates out of a query of source, time and a struct `found`; of equals, that with the least page URL."""
-    first = "min(found_at) AS found_at, arg_min(found, coalesce(found.page_url, '')) AS found"
     query = f"""
-        SELECT {CANDIDATE_ID} AS candidate_id, source, {URL_ID} AS url_id, url, caption, found.caption_from,
-            found.words, found.page_url, found.licence, found_at, {literal(recipe)} AS recipe
-        FROM (
-            SELECT source, found.url AS url, found.caption AS caption, {first}
-            FROM ({found}) AS all_found(source, found_at, found) GROUP BY ALL
-        )
+        SELECT {CANDIDATE_ID} AS candidate_id, source, {URL_ID} AS url_id, url, caption, caption_from, words, page_url,
+            licence, found_at, {literal(recipe)} AS recipe
+        FROM (SELECT source, found_at, unnest(found) FROM ({found}) AS all_found(source, found_at, found))
+        QUALIFY row_number() OVER (PARTITION BY source, url, caption ORDER BY page_url, found_at) = 1
     """
     return derive(corpus, CANDIDATES, query)
 

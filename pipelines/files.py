@@ -51,15 +51,25 @@ class Place:
         return cls(filesystem, str(PurePosixPath(*steps[:tame])), "/".join(steps[tame:]))
 
     def files(self, suffixes: Sequence[str] = ("",)) -> list[pafs.FileInfo]:
-        """The files, in the order of their paths; hidden ones and those with other suffixes do not count."""
+        """The files, in the order of their paths; hidden ones and those with other suffixes do not count.
+
+        Raises:
+            JuZhouError: they cannot be listed.
+        """
         if any(mark in self.pattern for mark in WILD):
             asked = pafs.FileSelector(self.root, recursive=True, allow_not_found=True)
         else:
             asked = [f"{self.root}/{self.pattern}"]
+        try:
+            infos = self.filesystem.get_file_info(asked)
+        except UnicodeDecodeError as error:
+            raise JuZhouError(f"{self.root}: a file's name is not UTF-8; rename {error.object!r}") from error
+        except OSError as error:
+            raise JuZhouError(f"{self.root}: {' '.join(str(error).split())}") from error
         return sorted(
             (
                 info
-                for info in self.filesystem.get_file_info(asked)
+                for info in infos
                 if info.is_file
                 and fnmatch.fnmatch(path := self.below(info), self.pattern)
                 and path.lower().endswith(tuple(suffixes))

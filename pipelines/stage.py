@@ -138,7 +138,9 @@ def run(corpus: Corpus, stage: Stage, progress: Progress) -> int:
             workers.stop()
 
 
-def derive(corpus: Corpus, table: Table, query: str, given: Mapping[str, pa.Table] | None = None) -> int:
+def derive(
+    corpus: Corpus, table: Table, query: str, given: Mapping[str, pa.Table | pa.RecordBatchReader] | None = None
+) -> int:
     """Add the rows of a query whose keys the table lacks, and say how many: a stage that is a question about rows.
 
     The rows stream through, so that their number is not bounded by the memory; the query itself spills to disk.

@@ -2,12 +2,10 @@
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -21,7 +19,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from filters.text import is_han
 from pipelines.corpus import Corpus
 from pipelines.models import each, folder, in_words, model_digest, precision
-from pipelines.retry import retry_at
+from pipelines.retry import retry_after_s, retry_at
 from pipelines.stage import Rows, Stage
 from pipelines.views import literal
 from schemas.errors import JuZhouError
@@ -61,7 +59,6 @@ DOWN_S = 300.0
 """An endpoint that could not be connected to is not asked again within this: more than a run's patience."""
 SIMPLIFIED = ">>cmn_Hans<<"
 """The token by which Marian's translators into Chinese are told the script."""
-LONGEST_RETRY_S = 7 * 24 * 3600.0
 
 THOUGHTS = re.compile(r"^.*</think>|<think>.*", re.DOTALL)
 QUOTED = re.compile(r"[\"“「『'‘]([^\"“”「」『』'‘’]*)[\"”」』'’]")
@@ -344,17 +341,6 @@ class _Bearer(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """The seconds of a Retry-After header (RFC 9110, 10.2.3): a number, or a date."""
-    if value is None:
-        return None
-    try:
-        wait_s = float(value) if value.strip().isdigit() else parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(wait_s, 0.0), LONGEST_RETRY_S)
 
 
 def _messages(prompt: str) -> list[dict[str, str]]:

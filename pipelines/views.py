@@ -85,6 +85,7 @@ def connect(
     """
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
     connection.execute("SET preserve_insertion_order = false")
     connection.execute(f"SET memory_limit = '{MEMORY_SHARE * _memory_bytes() / 2**20:.0f}MiB'")
     if spill:

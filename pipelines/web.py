@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from email.message import Message
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Self
@@ -28,6 +27,7 @@ from w3lib.url import safe_url_string
 
 from pipelines import optout
 from pipelines.hosts import Host, Hosts, NotNow
+from pipelines.retry import retry_after_s
 from pipelines.robots import MAX_BYTES as ROBOTS_BYTES
 from pipelines.robots import Robots
 from schemas.errors import JuZhouError
@@ -37,8 +37,6 @@ from schemas.tables import Status
 REDIRECTS = (301, 302, 303, 307, 308)
 PIECE = 65_536
 LONGEST_URL = 8_192
-LONGEST_RETRY_S = 7 * 24 * 3600.0
-"""A Retry-After of more is taken for this."""
 NAMES_KEPT_S = 300.0
 NAMES_KEPT = 100_000
 MOST_ADDRESSES = 3
@@ -257,7 +255,7 @@ class Web:
         try:
             status = Status.of_http(code)
             if status is not Status.OK:
-                wait_s = _retry_after_s(answer.headers.get("Retry-After"))
+                wait_s = retry_after_s(answer.headers.get("Retry-After"))
                 if code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
                     self._hosts[host_of(answer.url)].busy(wait_s)
                 raise Failed(status, f"HTTP {code}", code, retry_after_s=wait_s)
@@ -295,7 +293,7 @@ class Web:
             for _ in range(6):
                 with self._exchange(url, left_s, 2 * ROBOTS_BYTES) as answer:
                     if answer.code not in REDIRECTS:
-                        wait_s = _retry_after_s(answer.headers.get("Retry-After"))
+                        wait_s = retry_after_s(answer.headers.get("Retry-After"))
                         if wait_s and answer.code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
                             self._hosts[host_of(url)].busy(wait_s)
                         return answer.code, answer.read_up_to(ROBOTS_BYTES) if answer.code < 300 else b""
@@ -425,7 +423,7 @@ def _plain(url: str) -> str:
     Raises:
         Failed: there is no such URL.
     """
-    if len(url) <= LONGEST_URL and (plain := PLAIN.fullmatch(url)) and int((plain[1] or ":0")[1:]) < 65_536:
+    if len(url) <= LONGEST_URL and (found := PLAIN.fullmatch(url)) and int((found[1] or ":0")[1:]) < 65_536:
         return url
     try:
         if len(url) > LONGEST_URL:
@@ -464,17 +462,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """The seconds of a Retry-After header (RFC 9110, 10.2.3): a number, or a date."""
-    if value is None:
-        return None
-    try:
-        wait_s = float(value) if value.strip().isdigit() else parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(wait_s, 0.0), LONGEST_RETRY_S)
 
 
 def _unpacker(encoding: str) -> Callable[[bytes, int], bytes]:

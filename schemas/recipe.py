@@ -15,7 +15,7 @@ PRESETS: dict[str, dict[str, str]] = {
     "zero": {"url": "ImageUrl", "caption": "Title", "page_url": "Url"},
     "laion": {"url": "URL", "caption": "TEXT", "licence": "LICENSE"},
     "coyo": {"url": "url", "caption": "text"},
-    "danqing": {"url": "url", "caption": "alt_text"},
+    "danqing": {"url": "url", "caption": "recaption"},
 }
 """Column names of published lists: Noah-Wukong, 360's Zero-Corpus, LAION-2B-multi, COYO-700M, DanQing100M."""
 

@@ -71,8 +71,10 @@ def _slices(place: Place, path: str, source: Parquet) -> list[dict[str, Any]]:
     except (OSError, ValueError, pa.ArrowException) as error:
         return [{"unreadable": str(error)}]
     _check(schema, f"{place.root}/{path}", source)
-    starts = [(group, start) for group, size in enumerate(sizes) for start in range(0, size, SLICE)]
-    return [{"row_group": group, "start": start} for group, start in starts or [(None, None)]]
+    parts: list[dict[str, Any]] = [
+        {"row_group": group, "start": start} for group, size in enumerate(sizes) for start in range(0, size, SLICE)
+    ]
+    return parts or [{}]
 
 
 def _check(schema: pa.Schema, path: str, source: Parquet) -> None:

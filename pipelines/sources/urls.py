@@ -48,8 +48,8 @@ def add_candidates(corpus: Corpus, name: str, source: Urls, recipe: str, found_a
         recipe: the recipe's digest.
 
     Raises:
-        JuZhouError: there is no list, or one cannot be read to its end, lacks a column, or knows no column that the
-            condition names. The line says which; once it is mended, another run adds what is missing.
+        JuZhouError: there is no list; one lacks a column or cannot be read to its end; or the condition is none over
+            its columns. The line says which file; once that is mended, another run adds what is missing.
     """
     place = Place.of(source.path)
     lists = _Lists(place, place.listed(name, SUFFIXES).column("path").to_pylist(), source)
@@ -133,7 +133,7 @@ class _Lists:
             return listed, connection.sql(f"FROM {listed}").columns
         file += f", compression = '{PACKED[packed]}'"
         if kind not in DELIMITERS:
-            seen = connection.sql(f"FROM read_json({file})")
+            seen = connection.sql(f"FROM read_json({file}, map_inference_threshold = -1)")
             kinds = zip(seen.columns, map(str, seen.types), strict=True)
             types = {name: type_ if name.lower() in typed else "VARCHAR" for name, type_ in kinds}
             return f"read_json({file}, columns = {_struct(types)})", seen.columns
@@ -205,12 +205,12 @@ def _names(connection: duckdb.DuckDBPyConnection, condition: str) -> set[str]:
 
 
 def _quote(connection: duckdb.DuckDBPyConnection, file: str) -> str:
-    """The quotation mark of a TSV file: many have none and hold the mark as a character like any other."""
+    """The quotation mark of a TSV file: none where its first lines hold the mark as a character like any other."""
     try:
-        [[found]] = connection.sql(f"SELECT quote FROM sniff_csv({file}, comment = '', skip = 0)").fetchall()
+        connection.sql(f"""FROM sniff_csv({file}, quote = '"', escape = '"', comment = '', skip = 0)""").fetchall()
     except duckdb.Error:
-        return '"'
-    return '"' if found == '"' else ""
+        return ""
+    return '"'
 
 
 def _quoted(name: str) -> str:

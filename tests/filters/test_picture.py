@@ -153,6 +153,14 @@ def test_a_header_is_read_without_a_pixel() -> None:
         read_header(png(2**31 - 1, 2**31 - 1, (b"IDAT", b"")))
 
 
+def test_exif_behind_the_pixels_is_not_looked_for() -> None:
+    behind = png(
+        40, 20, (b"IDAT", zlib.compress(bytes(20 * 41))), (b"eXIf", rotated(6).tobytes().removeprefix(b"Exif\0\0"))
+    )
+    assert read_header(behind) == Header("png", 40, 20, 1)
+    assert decode(behind).pixels.shape == (20, 40, 3)
+
+
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0", b"Exif\0\0broken", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff"]
 )

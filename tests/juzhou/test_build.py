@@ -48,6 +48,7 @@ def recipe(folder: Path, port: int, pages: int = PAGES) -> Path:
         "corpus: corpus\n"
         f"sources: {{web: {{kind: miniweb, port: {port}, pages: {pages}}}}}\n"
         f"measures: [{', '.join(MEASURES)}]\npolicy: policy.yaml\nrelease: test\nreport: report.html\n"
+        "fetch: {networks: [127.0.0.0/8], requests_per_second: null, connections_per_host: null, retry_s: 0.2}\n"
     )
     return path
 
@@ -270,4 +271,9 @@ def test_nothing_found_says_where_to_look(tmp_path: Path, port: int) -> None:
     assert done.returncode == 1
     assert "no source gave a picture" in done.stderr and done.stderr.count("\n") == 1
     rows = Corpus(tmp_path / "corpus").sql("SELECT status, error FROM fetches").to_pylist()
-    assert rows == [{"status": "transient", "error": "robots.txt cannot be had"}]
+    assert rows == [
+        {
+            "status": "transient",
+            "error": "robots.txt cannot be had: ConnectionRefusedError: [Errno 111] Connection refused",
+        }
+    ]

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from filters.picture import read_header
 from pipelines import decide, dedupe, fetch, release
+from pipelines.blob import Blob
 from pipelines.caption import simplified_stage
 from pipelines.corpus import Corpus
 from pipelines.measure import stages, tables_of
@@ -40,14 +42,14 @@ def filled(path: Path, draw: Callable[..., bytes], order: int) -> Corpus:
     parts = [numbers] if order % 2 else [numbers[:2], numbers[2:]]
     for part in parts:
         contents = {digest(content): content for content in (draw(number, "png") for number in part)}
-        places = fetch.write_blob(corpus.blobs, list(contents.items()))
+        with Blob(corpus.blobs) as blob:
+            for image_id, content in contents.items():
+                blob.add(image_id, content)
         fetches, candidates = [], []
         for number, image_id in zip(part, contents, strict=True):
             url_id = digest(str(number).encode())
-            header = fetch.read_header(contents[image_id])
-            fetches.append(
-                {"url_id": url_id, "attempt": 1, "status": "ok", "image_id": image_id} | places[image_id] | header
-            )
+            had = {"url_id": url_id, "attempt": 1, "status": "ok", "image_id": image_id}
+            fetches.append(had | blob.location(image_id) | vars(read_header(contents[image_id])))
             about = {"source": "s", "url_id": url_id, "url": f"http://a.example/{number}", "licence": "CC0"}
             candidates.append({"candidate_id": url_id, "caption": CAPTIONS[number]} | about)
         corpus.append(FETCHES, pa.Table.from_pylist(fetches, FETCHES.schema))

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.corpus import Corpus
+from pipelines.retry import retry_after_s
 from pipelines.sources.synthesis import add_candidates
 from pipelines.stage import pending, run
 from pipelines.translate import (
@@ -29,7 +30,6 @@ from pipelines.translate import (
     Here,
     cleaned,
     refusal,
-    retry_after_s,
     table_of,
     translation_stage,
 )

@@ -51,7 +51,7 @@ def test_paths_of_a_recipe_are_relative_to_it(tmp_path: Path) -> None:
     recipe = Recipe.load(written(tmp_path, "recipe.yaml", RECIPE))
     assert recipe.corpus == tmp_path / "here/corpus"
     assert recipe.policy == tmp_path / "policy.yaml"
-    assert recipe.sources["list"].path == tmp_path / "list.csv"
+    assert recipe.sources["list"].path == str(tmp_path / "list.csv")
 
 
 def test_a_recipe_means_the_same_elsewhere(tmp_path: Path) -> None:

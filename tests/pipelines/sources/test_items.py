@@ -421,7 +421,8 @@ class TestTar:
             "long": header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 10**12),
             "pax": header("pax", tarfile.XHDTYPE, 10**12),
             "name": packed([("n" * 5_000 + ".jpg", draw(1))]),
-            "back": header("2.jpg", tarfile.REGTYPE, -2_048),
+            "back": header("2.bin", tarfile.REGTYPE, -2_048),
+            "less": header("2.jpg", tarfile.REGTYPE, -2_048),
             "size": header("2.jpg", tarfile.REGTYPE, 10**15),
         }
         for name, claim in claims.items():
@@ -429,6 +430,8 @@ class TestTar:
         rows = {row["path"].removesuffix(".tar"): row for row in read(corpus, tars(corpus, there))}
         assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(claims, "permanent")
         assert rows["long"]["error"] == "ReadError: a header claims 1,000,000,000,000 bytes"
+        assert rows["back"]["error"] == "ReadError: a header leads backwards"
+        assert rows["less"]["error"] == "ReadError: a header claims -2,048 bytes"
         assert rows["name"]["error"] == "ReadError: a name of 5,004 characters"
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
