@@ -92,7 +92,7 @@ def _stages(
             own = Site(kind="site", seeds=seeds, sitemaps=False, announced=1, depth=3)
             return [site.crawl_stage(name, own, recipe.fetch, started)]
         case Warc():
-            return [warc.warc_stage(corpus, name, source, recipe.fetch.user_agent)]
+            return [warc.warc_stage(name, source, recipe.fetch.user_agent)]
         case Folder():
             return [folder.folder_stage(corpus, name, source, recipe.fetch)]
         case Tar():

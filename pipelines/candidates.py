@@ -6,7 +6,10 @@ from pipelines.corpus import Corpus
 from pipelines.stage import derive
 from pipelines.views import literal
 from schemas.identity import CANDIDATE_ID, URL_ID
-from schemas.tables import CANDIDATES, FETCHES
+from schemas.tables import CANDIDATES, FETCHES, OUTCOME, WORDS
+
+NO_WORDS = f"NULL::STRUCT({', '.join(f'{word.name} VARCHAR' for word in WORDS)})"
+"""The words of a picture that no page shows, as SQL."""
 
 
 def of_pages(corpus: Corpus, sources: Collection[str], recipe: str) -> int:
@@ -21,19 +24,15 @@ def of_files(corpus: Corpus, sources: Collection[str], recipe: str) -> int:
 
 def fetches_of_files(corpus: Corpus) -> int:
     """What was read from files stands among the fetches: a picture that changes in its place is had once more."""
-    outcome = [
-        name for name in FETCHES.schema.names if name in ("status", "error", "image_id", "tar", "offset", "length")
-    ]
-    header = ["format", "width", "height", "orientation"]
-    columns = ", ".join(f'found."{name}" AS "{name}"' for name in [*outcome, *header])
+    columns = ", ".join(f'found."{name}" AS "{name}"' for name in OUTCOME)
     return derive(
         corpus,
         FETCHES,
         f"""
-        SELECT {URL_ID} AS url_id, row_number() OVER (PARTITION BY url ORDER BY read_at, image_id)::INT AS attempt, *
+        SELECT {URL_ID} AS url_id, row_number() OVER (PARTITION BY url ORDER BY fetched_at, image_id)::INT AS attempt, *
         FROM (
-            SELECT found.url AS url, NULL AS final_url, NULL AS http_code, false AS asked, read_at AS fetched_at,
-                NULL AS retry_at, {columns}
+            SELECT found.url AS url, NULL::VARCHAR AS final_url, NULL::INT AS http_code, false AS asked,
+                read_at AS fetched_at, NULL::TIMESTAMPTZ AS retry_at, {columns}
             FROM (SELECT read_at, unnest(pictures) AS found FROM files)
         )
         """,

@@ -97,10 +97,11 @@ class Corpus:
         unfinished.rename(folder / part)
 
     def add(self, table: Table, rows: pa.Table) -> None:
-        """Add the rows whose keys the table lacks, as one new part."""
+        """Add the rows whose keys the table lacks, each once, as one new part."""
         with self.connect() as connection:
             connection.register("offered", rows.select(table.schema.names).cast(table.schema))
-            lacking = f"SELECT * FROM offered ANTI JOIN {table.path} USING ({', '.join(table.key)})"
+            keys = ", ".join(table.key)
+            lacking = f"SELECT DISTINCT ON ({keys}) * FROM offered ANTI JOIN {table.path} USING ({keys})"
             new = connection.sql(lacking).to_arrow_table()
         self.append(table, new)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import lxml.etree
 from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
@@ -13,6 +13,9 @@ from w3lib.url import safe_url_string
 
 from pipelines import optout
 
+PAGE_TYPES = ("text/html", "application/xhtml+xml")
+MAX_PAGE_BYTES = 10_000_000
+"""Pages that are larger are not read."""
 MAX_URL = 2_048
 MAX_WORDS = 1_000
 """Characters of a caption, a title or a heading; longer ones are cut."""
@@ -74,6 +77,11 @@ class Page:
     refusal: str | None
 
 
+def is_page(content_type: str | None) -> bool:
+    """Whether what has this HTTP header says that it is HTML."""
+    return (content_type or "").partition(";")[0].strip().lower() in PAGE_TYPES
+
+
 def read_page(content: bytes, url: str, content_type: str | None, user_agent: str) -> Page:
     """Read an HTML page, however broken or hostile, in a time that grows with its size.
 
@@ -89,7 +97,7 @@ def read_page(content: bytes, url: str, content_type: str | None, user_agent: st
     Raises:
         ValueError: nothing in it can be read as HTML.
     """
-    reader = _Reader(user_agent)
+    reader = Reader(user_agent)
     parser = lxml.etree.HTMLParser(target=reader, encoding="utf-8", huge_tree=True)
     try:
         parser.feed(_decoded(content, content_type).encode("utf-8", "replace"))
@@ -104,7 +112,7 @@ def read_page(content: bytes, url: str, content_type: str | None, user_agent: st
 def resolved(base: str, reference: str) -> str | None:
     """A reference as a whole http or https URL, without its fragment and in ASCII; None where it is something else."""
     try:
-        url = urldefrag(urljoin(base, reference.strip())).url if len(reference) <= MAX_URL else ""
+        url = urljoin(base, reference.strip()).partition("#")[0] if len(reference) <= MAX_URL else ""
         if not url.isascii() or " " in url:
             url = safe_url_string(url)
         parts = urlsplit(url)
@@ -214,8 +222,11 @@ class _Image:
     """It is for browsers without scripts, perhaps in place of another."""
 
 
-class _Reader:
-    """Takes in what the parser meets. No tree is built, so that depth breaks nothing."""
+class Reader:
+    """Takes in the elements of a page as a parser, or an archive that kept some of them, tells of them.
+
+    No tree is built, so that depth breaks nothing.
+    """
 
     def __init__(self, user_agent: str) -> None:
         self.met_any = False
@@ -285,7 +296,7 @@ class _Reader:
         self._root.end = self._inked
 
     def page(self, url: str) -> Page:
-        """What was met, once the parser is closed, for a page that was had at a URL."""
+        """What was met, once it is closed, as a page that was had at a URL."""
         base = (self._base and resolved(url, self._base)) or url
         said = [content for name, content in self._metas if optout.addressed(name, self._user_agent)]
         refusal = optout.refused(said, self._user_agent)

@@ -244,30 +244,32 @@ class _Workers:
     def answers(self, rows: pa.Table) -> Iterator[tuple[int, Rows]]:
         """Hand batches to workers; gives what they return, with the number of keys that are answered by it.
 
-        A batch that takes its worker down is halved until the row is found that does so; that row alone is lost.
+        A batch that takes its worker down is halved until the row is found that does so; that row alone is lost. What
+        tells keys done is given when their batch is: one that dies half-way is done anew.
         """
         queues: list[deque[pa.Table]] = [deque() for _ in self._workers]
         self._queue(rows, queues)
-        busy: dict[Any, tuple[int, pa.Table, int]] = {}
+        busy: dict[Any, tuple[int, pa.Table, list[tuple[Table | None, pa.Table]]]] = {}
         running: set[int] = set()
         while busy or any(queues):
             for index in set(range(len(queues))) - running:
                 if queue := self._next(queues, index):
                     batch = queue.popleft()
-                    busy[self._worker(index).run.options(num_returns="streaming").remote(batch)] = (index, batch, 0)
+                    busy[self._worker(index).run.options(num_returns="streaming").remote(batch)] = (index, batch, [])
                     running.add(index)
             [ready], _ = ray.wait(list(busy), num_returns=1)
-            index, batch, moved = busy.pop(ready)
+            index, batch, held = busy.pop(ready)
             try:
                 new = cluster.get(next(ready))  # type: ignore[arg-type]
-                left = [inputs for table, inputs in new if table is None]
-                for inputs in left:
-                    self._queue(inputs, queues)
-                busy[ready] = (index, batch, moved + sum(inputs.num_rows for inputs in left))
-                yield 0, new
+                held += [(table, rows) for table, rows in new if table is None or table in self._stage.outputs]
+                busy[ready] = (index, batch, held)
+                yield 0, [(table, rows) for table, rows in new if table and table not in self._stage.outputs]
             except StopIteration:
                 running.discard(index)
-                yield batch.num_rows - moved, ()
+                moved = [rows for table, rows in held if table is None]
+                for rows in moved:
+                    self._queue(rows, queues)
+                yield batch.num_rows - sum(rows.num_rows for rows in moved), held
             except ray.exceptions.RayActorError as death:
                 self._workers[index] = None
                 running.discard(index)

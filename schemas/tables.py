@@ -62,13 +62,13 @@ _FOUND = {
 }
 _LOCATION = {"tar": pa.string(), "offset": pa.int64(), "length": pa.int64()}
 _HEADER = {"format": pa.string(), "width": pa.int32(), "height": pa.int32(), "orientation": pa.int32()}
-_OUTCOME = {"status": pa.string(), "error": pa.string(), "image_id": ID, **_LOCATION, **_HEADER}
+OUTCOME = {"status": pa.string(), "error": pa.string(), "image_id": ID, **_LOCATION, **_HEADER}
 """What became of the bytes of a picture: where they lie and what their header says, or why there are none."""
 
 FOUND = pa.struct(list(_FOUND.items()))
 """A picture that a page shows."""
 
-ITEM = pa.struct(list((_FOUND | _OUTCOME).items()))
+ITEM = pa.struct(list((_FOUND | OUTCOME).items()))
 """A picture that a file holds: it is found and had in one."""
 
 PAGES = Table(
@@ -121,7 +121,7 @@ FETCHES = Table(
         asked=pa.bool_(),
         fetched_at=TIME,
         retry_at=TIME,
-        **_OUTCOME,
+        **OUTCOME,
     ),
 )
 """`final_url` is where redirects led; `asked` whether a request was made; `retry_at` when a transient failure may be
@@ -158,7 +158,7 @@ SYNTHESES = Table(
         steps=pa.int32(),
         guidance=pa.float32(),
         drawn_at=TIME,
-        **_OUTCOME,
+        **OUTCOME,
     ),
 )
 """A picture that a teacher drew from a prompt; `model` is the digest of the teacher's files."""

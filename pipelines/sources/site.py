@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from pipelines.page import read_page
+from pipelines import optout
+from pipelines.page import MAX_PAGE_BYTES, is_page, read_page
 from pipelines.retry import retry_at
-from pipelines.sitemap import read_sitemap
+from pipelines.sitemap import MAX_BYTES, read_sitemap
 from pipelines.stage import Rows, Stage
 from pipelines.views import literal
 from pipelines.web import Answer, Failed, Web, host_of
@@ -23,10 +24,6 @@ from schemas.identity import HOST, PAGE_ID
 from schemas.recipe import Fetch, Site
 from schemas.tables import PAGES, Status
 
-MAX_PAGE_BYTES = 10_000_000
-MAX_SITEMAP_BYTES = 52_428_800
-"""As sitemaps.org bounds them, unpacked."""
-PAGE_TYPES = ("text/html", "application/xhtml+xml")
 SITEMAP_TYPES = {
     "application/xml", "text/xml", "application/rss+xml", "application/atom+xml", "text/plain",
     "application/gzip", "application/x-gzip", "application/octet-stream", "",
@@ -99,7 +96,7 @@ class _Crawl:
         self._sitemaps = site.sitemaps
         self._seeds = {host_of(seed) for seed in site.seeds}
         self._hosts = hosts
-        self._web = Web(fetch, max_bytes=MAX_SITEMAP_BYTES)
+        self._web = Web(fetch, max_bytes=MAX_BYTES)
 
     def __call__(self, batch: pa.Table) -> Rows:
         pages = batch.to_pylist()
@@ -141,7 +138,7 @@ class _Crawl:
         kind = answer.headers.get("Content-Type", "")
         media = kind.partition(";")[0].strip().lower()
         ok = {"status": Status.OK, "http_code": answer.code}
-        if media in PAGE_TYPES:
+        if is_page(kind):
             content = answer.read()
             if len(content) > MAX_PAGE_BYTES:
                 raise Failed(Status.PERMANENT, f"a page of more than {MAX_PAGE_BYTES:,} bytes", answer.code)
@@ -149,11 +146,13 @@ class _Crawl:
                 page = read_page(content, answer.url, kind, self._fetch.user_agent)
             except ValueError as error:
                 raise Failed(Status.PERMANENT, f"cannot be read: {error}", answer.code) from error
+            said = answer.headers.get_all("X-Robots-Tag", [])
+            links = [] if optout.unfollowed(said, self._fetch.user_agent) else page.links
             if page.refusal:
-                return ok | {"status": Status.DISALLOWED, "error": f"meta {page.refusal}", "links": page.links}
-            return ok | {"links": page.links, "pictures": page.pictures}
-        if media in SITEMAP_TYPES and (links := read_sitemap(answer.read(), answer.url)) is not None:
-            return ok | {"links": links}
+                return ok | {"status": Status.DISALLOWED, "error": f"meta {page.refusal}", "links": links}
+            return ok | {"links": links, "pictures": page.pictures}
+        if media in SITEMAP_TYPES and (listed := read_sitemap(answer.read(), answer.url)) is not None:
+            return ok | {"links": listed}
         raise Failed(Status.PERMANENT, f"neither HTML nor a sitemap but {media or 'of no stated type'}", answer.code)
 
     def _followed(self, link: str) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 from filters.picture import read_header
 from pipelines import translate
 from pipelines.blob import Blob
+from pipelines.candidates import NO_WORDS
 from pipelines.corpus import Corpus
 from pipelines.files import Place
 from pipelines.models import each, folder, in_words, model_digest, precision
@@ -26,7 +27,7 @@ from pipelines.views import literal
 from schemas.errors import JuZhouError
 from schemas.identity import CANDIDATE_ID, URL_ID, digest, sql_digest
 from schemas.recipe import Synthesis
-from schemas.tables import CANDIDATES, FETCHES, SYNTHESES, WORDS, Status, Table
+from schemas.tables import CANDIDATES, FETCHES, SYNTHESES, Status, Table
 
 READERS = {
     ".parquet": "read_parquet({})",
@@ -104,13 +105,12 @@ def add_candidates(corpus: Corpus, name: str, translations: Table | None, recipe
         caption, caption_from, joined = "text", "translation", f"JOIN {chinese} USING (synthesis_id)"
     else:
         caption, caption_from, joined = "prompt", "prompt", ""
-    words = ", ".join(f"{field.name} VARCHAR" for field in WORDS)
     return derive(
         corpus,
         CANDIDATES,
         f"""
         SELECT {CANDIDATE_ID} AS candidate_id, source, {URL_ID} AS url_id, url, caption,
-            {literal(caption_from)} AS caption_from, NULL::STRUCT({words}) AS words, NULL::VARCHAR AS page_url,
+            {literal(caption_from)} AS caption_from, {NO_WORDS} AS words, NULL::VARCHAR AS page_url,
             NULL::VARCHAR AS licence, drawn_at AS found_at, {literal(recipe)} AS recipe
         FROM (
             SELECT source, {_URL} AS url, {caption} AS caption, drawn_at

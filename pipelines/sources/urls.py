@@ -15,6 +15,7 @@ import pyarrow as pa
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import LocalFileSystem
 
+from pipelines.candidates import NO_WORDS
 from pipelines.corpus import Corpus
 from pipelines.files import Place
 from pipelines.stage import derive
@@ -22,7 +23,7 @@ from pipelines.views import literal
 from schemas.errors import JuZhouError
 from schemas.identity import CANDIDATE_ID, URL_ID
 from schemas.recipe import Urls
-from schemas.tables import CANDIDATES, WORDS
+from schemas.tables import CANDIDATES
 
 PACKED = {"": "none", ".gz": "gzip", ".zst": "zstd"}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -33,7 +34,6 @@ LISTED = pa.schema({name: pa.string() for name in ("url", "caption", "page_url",
 BATCH_ROWS = 50_000
 BLANK = string.whitespace + "\u00a0\u3000"
 """What is stripped from both ends of a URL."""
-NO_WORDS = f"NULL::STRUCT({', '.join(f'{word.name} VARCHAR' for word in WORDS)})"
 MESSAGE_LENGTH = 400
 
 

@@ -2,6 +2,10 @@
 
 import os
 import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -109,6 +113,113 @@ class TestRun:
         with pytest.raises(JuZhouError) as caught:
             run(corpus, stage(tmp_path), silent)
         assert str(caught.value) == "put the weights where the recipe says"
+
+
+VISITS = Table("visits@1", ("poem_id",), pa.schema([("poem_id", ID), ("title", pa.string()), ("worker", pa.int64())]))
+TOUCHED = Table("poems", ("poem_id",), POEMS.schema)
+
+
+class Visit:
+    """Notes which worker had a key and with how many of its kind; `moved` poems first go to the worker of `stays`."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def __call__(self, batch: pa.Table) -> Rows:
+        titles = batch.column("title").to_pylist()
+        with self.log.open("a") as log:
+            log.write(f"{os.getpid()} {' '.join(titles)}\n")
+        rows, moved = [], []
+        for row in batch.to_pylist():
+            if row["title"] == "moved":
+                moved.append(row | {"title": "stays"})
+            else:
+                rows.append({"poem_id": row["poem_id"], "title": row["title"], "worker": os.getpid()})
+        new: list[tuple[Table | None, pa.Table]] = [(VISITS, pa.Table.from_pylist(rows, VISITS.schema))]
+        return [*new, (None, pa.Table.from_pylist(moved, batch.schema))] if moved else new
+
+    def lost(self, batch: pa.Table, error: str) -> Rows:
+        raise AssertionError(error)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_rows_that_belong_together_go_to_one_worker_few_at_a_time(corpus: Corpus, tmp_path: Path) -> None:
+    add_poems(corpus, *["stays"] * 5, *["moved"] * 4, *["a", "b", "c", "d", "e", "f"] * 3)
+    together = Stage(
+        name="visit",
+        key=("poem_id",),
+        inputs="SELECT poem_id, title FROM poems",
+        outputs=(VISITS,),
+        work=lambda: Visit(tmp_path / "log"),
+        batch=8,
+        together="title",
+        at_once=2,
+    )
+    assert run(corpus, together, silent) == 27
+    visits = rows(corpus, VISITS)
+    assert len(visits) == 27
+    workers: dict[str, set[object]] = {}
+    for visit in visits:
+        workers.setdefault(str(visit["title"]), set()).add(visit["worker"])
+    assert set(workers) == {"stays", "a", "b", "c", "d", "e", "f"}
+    assert all(len(had_by) == 1 for had_by in workers.values())
+    assert len(set.union(*workers.values())) == 2, "both workers had something to do"
+    batches = [line.split()[1:] for line in (tmp_path / "log").read_text().splitlines()]
+    assert max(batch.count(title) for batch in batches for title in batch) == 2
+
+
+class Pieces:
+    """Adds two rows beside each poem, piece by piece, and dies between the pieces at a title `dies once`."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def __call__(self, batch: pa.Table) -> Iterator[Rows]:
+        for row in batch.to_pylist():
+            for number in (1, 2):
+                beside = {"poem_id": bytes([number]) * 8 + row["poem_id"][8:], "title": "beside", "lines": []}
+                yield [(TOUCHED, pa.Table.from_pylist([beside], POEMS.schema))]
+                if row["title"] == "dies once" and not self.log.exists():
+                    self.log.touch()
+                    time.sleep(0.5)  # the first piece reaches the driver
+                    os.kill(os.getpid(), signal.SIGKILL)
+            done = {"poem_id": row["poem_id"], "count": 2, "error": None}
+            yield [(LENGTHS, pa.Table.from_pylist([done], LENGTHS.schema))]
+
+    def lost(self, batch: pa.Table, error: str) -> Rows:
+        done = {"poem_id": batch.column("poem_id")[0].as_py(), "error": error}
+        return [(LENGTHS, pa.Table.from_pylist([done], LENGTHS.schema))]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_pieces_that_came_before_a_death_are_not_there_twice(corpus: Corpus, tmp_path: Path) -> None:
+    add_poems(corpus, "a", "dies once", "b")
+    pieces = Stage(
+        name="pieces",
+        key=("poem_id",),
+        inputs="SELECT poem_id, title FROM poems WHERE title <> 'beside'",
+        outputs=(LENGTHS,),
+        work=lambda: Pieces(tmp_path / "died"),
+        batch=2,
+    )
+    assert run(corpus, pieces, silent) == 3
+    assert (tmp_path / "died").exists()
+    beside = corpus.sql("SELECT poem_id FROM poems WHERE title = 'beside'").column(0).to_pylist()
+    assert len(beside) == len(set(beside)) == 6
+    assert [row["error"] for row in rows(corpus)] == [None] * 3
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_waits_for_what_soon_falls_due_and_for_nothing_else(corpus: Corpus, tmp_path: Path) -> None:
+    add_poems(corpus, "a", "b", "c")
+    then = f"TIMESTAMPTZ '{(datetime.now(UTC) + timedelta(seconds=8)).isoformat()}'"
+    later = replace(
+        stage(tmp_path),
+        inputs=f"SELECT poem_id, title, lines FROM poems WHERE title = 'a' OR {then} <= now()",
+        due=f"SELECT CASE WHEN now() < {then} THEN {then} END AS due",
+    )
+    assert run(corpus, replace(later, patience_s=0.1), silent) == 1
+    assert run(corpus, replace(later, patience_s=10.0), silent) == 2
 
 
 def test_derived_rows_come_once(corpus: Corpus) -> None:
