@@ -6,8 +6,9 @@
 One server on 127.0.0.1, a process of its own, answers both with the same pictures, and both keep the bytes as they are.
 Ours runs as `juzhou build` runs it: robots.txt, opt-outs, addresses checked on the connection, caps on time, size and
 pixels, a row a URL; only the limits of a host are off, since there is but one. img2dataset runs with what suits it best
-here: a process a core, the same threads, no re-encoding, WebDataset tars. The time of both holds the start of their
-workers, which a list of 64 URLs measures and the images a second leave out; Ray's own start is before it.
+here: a process a core, the same threads, no re-encoding, WebDataset tars. Images a second are counted by the server,
+from the first request to the last; the ratio with start counts the whole call, with the start of the workers but not
+with Ray's own, which is before it.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -44,8 +46,6 @@ from schemas.recipe import Fetch, Urls
 
 PICTURES = 64
 """Different ones; each URL's is made its own by its number behind the end of the file."""
-FEW = 64
-"""URLs of a list that takes hardly more than the start."""
 THREADS = 32
 CORES = 2
 
@@ -65,15 +65,20 @@ def pictures() -> list[bytes]:
 
 async def _serve(port_to: multiprocessing.connection.Connection) -> None:
     made = pictures()
+    asked_at: list[float] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.readuntil(b"\r\n\r\n")
         path = line.split(b" ", 2)[1]
-        if path == b"/robots.txt":
+        if path == b"/span":
+            body = f"{asked_at[-1] - asked_at[0]}".encode()
+            asked_at.clear()
+        elif path == b"/robots.txt":
             body = b"User-agent: *\nDisallow: /private/\n"
         else:
+            asked_at.append(time.monotonic())
             body = made[int(path[1:-4]) % PICTURES] + path
-        kind = b"text/plain" if path == b"/robots.txt" else b"image/jpeg"
+        kind = b"image/jpeg" if path.endswith(b".jpg") else b"text/plain"
         head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
         writer.write(head % (kind, len(body)) + body)
         writer.close()
@@ -209,30 +214,25 @@ def held_gb(process: int) -> float:
 
 
 def compared(site: str, count: int, rounds: int) -> dict[str, float | int]:
-    """Images a second of both, in turn, and the ratio of their medians, without and with the start of the workers."""
-    seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "img2dataset": []}
+    """Images a second of both, in turn, and the ratios of their medians, without and with the start of the workers."""
+    running: dict[str, list[float]] = {"ours": [], "img2dataset": []}
+    whole: dict[str, list[float]] = {"ours": [], "img2dataset": []}
     for number in range(rounds):
-        for who in sorted(seconds, reverse=number % 2 == 0):
-            start_s, whole_s = (timed(who, site, size) for size in (FEW, count))
-            seconds[who].append((start_s, whole_s))
-            speed = (count - FEW) / (whole_s - start_s)
-            print(f"  round {number + 1} {who:12} {speed:8.1f} images/s after {start_s:.1f} s of start", flush=True)
-    without = {
-        who: statistics.median((count - FEW) / (all_s - few_s) for few_s, all_s in seconds[who]) for who in seconds
-    }
-    whole = {who: statistics.median(count / all_s for _, all_s in seconds[who]) for who in seconds}
+        for who in sorted(running, reverse=number % 2 == 0):
+            with tempfile.TemporaryDirectory() as place:
+                path = written(Path(place), site, count)
+                seconds = ours(Path(place), path) if who == "ours" else img2dataset(Path(place), path, count)
+            with urllib.request.urlopen(f"{site}/span") as span:
+                running[who].append(count / float(span.read()))
+            whole[who].append(count / seconds)
+            print(f"  round {number + 1} {who:12} {running[who][-1]:8.1f} images/s, {seconds:.1f} s in all", flush=True)
+    median = {who: statistics.median(speeds) for who, speeds in running.items()}
     return {
-        "ours_images_s": without["ours"],
-        "img2dataset_images_s": without["img2dataset"],
-        "ratio": without["ours"] / without["img2dataset"],
-        "ratio_with_start": whole["ours"] / whole["img2dataset"],
+        "ours_images_s": median["ours"],
+        "img2dataset_images_s": median["img2dataset"],
+        "ratio": median["ours"] / median["img2dataset"],
+        "ratio_with_start": statistics.median(whole["ours"]) / statistics.median(whole["img2dataset"]),
     }
-
-
-def timed(who: str, site: str, count: int) -> float:
-    with tempfile.TemporaryDirectory() as place:
-        path = written(Path(place), site, count)
-        return ours(Path(place), path) if who == "ours" else img2dataset(Path(place), path, count)
 
 
 def main() -> None:

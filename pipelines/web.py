@@ -162,12 +162,11 @@ class Web:
                         "such as 'YourTeam/1.0 (+https://your.site/crawler; you@your.site)'"
                     )
 
-    def get(self, url: str, check: Callable[[str], None] | None = None) -> Answer:
+    def get(self, url: str) -> Answer:
         """The answer to a GET that went well, its body still to be read.
 
         Args:
             url: as it was found; what is not ASCII in it is percent-encoded.
-            check: called with each URL that a redirect leads to; it raises where that is not wanted.
 
         Raises:
             Failed: there is none, for whatever reason.
@@ -190,8 +189,6 @@ class Web:
                     return self._accepted(answer)
                 with answer:
                     target = self._target(answer)
-                if check:
-                    check(target)
                 if self._stays and host_of(target) != host_of(url):
                     raise Failed(Status.TRANSIENT, "moved to another host", answer.code, moved_to=target)
                 url = target

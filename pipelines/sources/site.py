@@ -115,7 +115,9 @@ class _Crawl:
         try:
             with self._web.get(page["url"]) as answer:
                 seen = self._seen(answer)
-        except Failed as failure:
+        except Exception as error:
+            reason = f"cannot be read: {type(error).__name__}: {error}".splitlines()[0]
+            failure = error if isinstance(error, Failed) else Failed(Status.PERMANENT, reason)
             if failure.moved_to:
                 seen = {"status": Status.OK, "http_code": failure.http_code, "links": [failure.moved_to]}
             else:

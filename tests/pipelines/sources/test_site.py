@@ -164,6 +164,20 @@ def test_what_is_no_page_is_permanent(corpus: Corpus, faults: Web) -> None:
     assert all(page["error"] for page in pages.values())
 
 
+def test_a_page_that_breaks_its_reader_costs_a_row(
+    corpus: Corpus, faults: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(content: bytes, url: str, *_: object) -> None:
+        raise RecursionError(f"too deep: {url}")
+
+    monkeypatch.setattr("pipelines.sources.site.read_page", broken)
+    pages = crawled(corpus, Site(kind="site", seeds=(f"{faults.site()}/sitemap.xml",)), fetching())
+    assert pages["/sitemap.xml"]["status"] == "ok"
+    assert {pages[path]["error"].partition(": http")[0] for path in PAGES} == {
+        "cannot be read: RecursionError: too deep"
+    }
+
+
 def test_a_seed_that_is_no_url() -> None:
     with pytest.raises(JuZhouError, match=r"'a\.example' is no http or https URL; it is a seed of the source 'web'"):
         crawl_stage("web", Site(kind="site", seeds=("a.example",)), fetching(), datetime.now(UTC))
