@@ -190,7 +190,10 @@ class _Transfer:
                 user_agent_token=None,
                 disallowed_header_directives=None,
             )
-            download((0, str(shard)))
+            try:
+                download((0, str(shard)))
+            finally:
+                urllib.request.install_opener(None)
         if self._broken:
             raise self._broken
 

@@ -41,7 +41,7 @@ from tests.pipelines.faults import (
     serve,
 )
 
-QUIET_S = 1.0
+QUIET_S = 0.4
 CAP = 1_000_000
 
 
