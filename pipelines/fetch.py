@@ -36,11 +36,12 @@ def fetch_stage(
     """The URLs of some sources that were never asked, and those whose failures were all transient once they fall due.
 
     Args:
-        refetch: what was settled before `started` is asked again too.
+        refetch: what the web answered for good before `started` is asked again too.
     """
     limited = fetch.requests_per_second or fetch.connections_per_host
     rate = fetch.requests_per_second
-    again = f"settled AND last < TIMESTAMPTZ '{started.isoformat()}'" if refetch else "false"
+    of_the_web = "regexp_matches(url, '^https?://', 'i')"
+    again = f"{of_the_web} AND settled AND last < TIMESTAMPTZ '{started.isoformat()}'" if refetch else "false"
     fetched = """
         SELECT url_id, count(*) AS attempts, count(*) FILTER (asked) AS tries, max(fetched_at) AS last,
             max(retry_at) AS retry_at, bool_or(status <> 'transient') AS settled

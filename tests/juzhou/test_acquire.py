@@ -144,6 +144,8 @@ def test_every_kind_of_source_ends_in_the_same_rows(recipe: Path, web: Web) -> N
 
     juzhou("build", recipe, "--refetch")
     assert asked(web.log, "/404.jpg") == asked(web.log, "/fine/list.jpg") == 2
+    local = corpus.sql("SELECT max(attempt) AS attempts FROM fetches WHERE url LIKE 'file:%'")
+    assert local.to_pylist() == [{"attempts": 1}], "what lies here is not asked of the web"
 
 
 FETCHING = """
