@@ -13,7 +13,7 @@ import pyarrow as pa
 from filters.picture import read_header
 from pipelines.blob import Blob
 from pipelines.corpus import Corpus
-from pipelines.retry import retry_at
+from pipelines.retry import attempts, retry_at
 from pipelines.stage import ROUND, Rows, Stage, derive
 from pipelines.views import literal
 from pipelines.web import Failed, Web, host_of
@@ -42,11 +42,7 @@ def fetch_stage(
     rate = fetch.requests_per_second
     of_the_web = "regexp_matches(url, '^https?://', 'i')"
     again = f"{of_the_web} AND settled AND last < TIMESTAMPTZ '{started.isoformat()}'" if refetch else "false"
-    fetched = """
-        SELECT url_id, count(*) AS attempts, count(*) FILTER (asked) AS tries, max(fetched_at) AS last,
-            max(retry_at) AS retry_at, bool_or(status <> 'transient') AS settled
-        FROM fetches GROUP BY url_id
-    """
+    fetched = attempts("fetches", "url_id")
     wanted = f"""
         SELECT url_id, any_value(url) AS url FROM candidates
         WHERE source IN ({", ".join(map(literal, sources)) or "NULL"}) GROUP BY url_id

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import ray
 
 from pipelines import cluster
+from pipelines.blob import TAR_BLOCK
 from pipelines.corpus import UNFINISHED, Corpus, write_whole
 from schemas.identity import fingerprint
 from schemas.policy import Policy
@@ -22,7 +23,6 @@ from schemas.recipe import Recipe
 from schemas.release import Manifest, Shard
 
 SHARD_BYTES = 256_000_000
-TAR_BLOCK = 512
 
 SELECTION = """
     SELECT corpus.* EXCLUDE (caption, representative, distance, stands_for_itself, in_recipe, verdict),

@@ -24,6 +24,16 @@ def retry_at(tries: int, first_s: float, retry_after_s: float | None = None) -> 
     return datetime.now(UTC) + timedelta(seconds=max(back_off_s, retry_after_s or 0.0))
 
 
+def attempts(table: str, key: str, where: str = "true") -> str:
+    """A query for what was tried of each key of `pages` or `fetches`: `settled` is one whose failures are not all
+    transient, and `tries` counts the attempts that were not put off."""
+    return f"""
+        SELECT {key}, count(*) AS attempts, count(*) FILTER (asked) AS tries, max(fetched_at) AS last,
+            max(retry_at) AS retry_at, bool_or(status <> 'transient') AS settled
+        FROM {table} WHERE {where} GROUP BY {key}
+    """
+
+
 def retry_after_s(value: str | None) -> float | None:
     """The seconds of a Retry-After header (RFC 9110, 10.2.3): a number of them, or a date; None where it is neither."""
     if value is None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipelines import optout
 from pipelines.page import MAX_PAGE_BYTES, is_page, read_page
-from pipelines.retry import retry_at
+from pipelines.retry import attempts, retry_at
 from pipelines.sitemap import MAX_BYTES, read_sitemap
 from pipelines.stage import Rows, Stage
 from pipelines.views import literal
@@ -48,11 +48,7 @@ def crawl_stage(name: str, site: Site, fetch: Fetch, started: datetime) -> Stage
             raise JuZhouError(f"'{seed}' is no http or https URL; it is a seed of the source '{name}'")
     seeds = ", ".join(f"({literal(url)})" for url in site.seeds)
     before = f"last < TIMESTAMPTZ '{started.isoformat()}'"
-    asked = f"""
-        SELECT page_id, count(*) AS attempts, count(*) FILTER (asked) AS tries, max(fetched_at) AS last,
-            max(retry_at) AS retry_at, bool_or(status <> 'transient') AS settled
-        FROM pages WHERE source = {literal(name)} GROUP BY page_id
-    """
+    asked = attempts("pages", "page_id", f"source = {literal(name)}")
     inputs = f"""
         WITH asked AS ({asked}), links AS (
             SELECT url, 0 AS depth FROM (VALUES {seeds}) AS seeds(url)
