@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filters import registry
 from pipelines import candidates, caption, cluster, decide, dedupe, fetch, measure, release, report, translate
 from pipelines.corpus import Corpus
 from pipelines.material import pairs
@@ -55,7 +56,7 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
     Raises:
         JuZhouError: the recipe names a measure or a file that there is not, or leaves out one that is needed.
     """
-    measures = measure.tables_of(recipe.measures)
+    measures = registry.build(recipe.measures)
     if "pdq" not in measures:
         raise JuZhouError("near-duplicates are found by the measure 'pdq': add it to the recipe's measures")
     poetry = recipe.poetry
@@ -73,7 +74,7 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         translations=translations,
         fetch=fetch.fetch_stage(corpus, recipe.sources, recipe.fetch, started, refetch),
         measure=measure.stages(corpus, measures),
-        duplicates=dedupe.table_of(recipe.dedupe, measures["pdq"]),
+        duplicates=dedupe.table_of(recipe.dedupe, measure.tables_of(measures)["pdq"]),
         caption=[caption.simplified_stage()]
         + ([caption.lines_stage(), caption.poem_stage(corpus, poetry)] if poetry else []),
     )

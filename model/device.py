@@ -26,3 +26,10 @@ def autocast(device: torch.device) -> torch.autocast:
 def set_threads(count: int) -> None:
     """Let torch use `count` CPU threads in this process; two busy processes must never both take every core."""
     torch.set_num_threads(count)
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """What weights are held in: half the bits on an accelerator, bfloat16 where it computes that; float32 elsewhere."""
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -34,6 +34,12 @@ def get(reference: Any) -> Any:
         raise error.cause from error
 
 
+def cores() -> int:
+    """The cores that this worker has to itself; 1 outside a worker."""
+    resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources() if ray.is_initialized() else {}
+    return max(1, int(resources.get("CPU", 1)))
+
+
 def stop() -> None:
     """Leave the cluster; one that we started ends."""
     ray.shutdown()

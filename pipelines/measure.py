@@ -1,90 +1,111 @@
-"""Runs measures over pictures and captions: a picture is decoded once for all measures that lack it."""
+"""Runs measures over pictures and captions: a picture is decoded once for all measures of a pass that lack it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from filters.measure import CaptionMeasure, Columns, PictureMeasure
+from filters.measure import CaptionMeasure, Columns, DerivedMeasure, Measure, PictureMeasure
 from filters.picture import Picture, decode
-from filters.registry import caption_measures, picture_measures
+from filters.registry import CAPTION, DERIVED, PICTURE
+from pipelines import cluster
 from pipelines.corpus import Corpus
 from pipelines.stage import Rows, Stage
-from schemas.errors import JuZhouError
 from schemas.tables import Table, measure_table
 
 PIXELS_AT_ONCE = 50_000_000
-"""Decoded pictures held at a time in one worker, which bounds its memory at 150 MB (one picture may be more)."""
+"""Decoded pictures measured at a time in one worker, and as many read ahead: 300 MB (one picture may be more)."""
+MODEL_BYTES = 8_000_000_000
+"""Weights that one worker holds: models share it up to that, and what is more makes a pass of its own."""
+
+Measures = Mapping[str, Measure]
 
 
-def tables_of(names: Sequence[str]) -> dict[str, Table]:
-    """The tables of some measures by name, their fingerprints in their paths.
-
-    Raises:
-        JuZhouError: there is no measure of such a name.
-    """
-    pictures, captions = picture_measures(), caption_measures()
-    unknown = [name for name in names if name not in pictures and name not in captions]
-    if unknown:
-        raise JuZhouError(f"there is no measure '{unknown[0]}'; there are {', '.join(sorted([*pictures, *captions]))}")
-    tables = {}
-    for name in names:
-        key = "image_id" if name in pictures else "sample_id"
-        measure: PictureMeasure | CaptionMeasure = pictures[name]() if name in pictures else captions[name]()
-        tables[name] = measure_table(name, measure.fingerprint(), key, measure.columns)
-    return tables
+def tables_of(measures: Measures) -> dict[str, Table]:
+    """The tables of some measures by name, their fingerprints in their paths."""
+    return {
+        name: measure_table(
+            name, measure.fingerprint(), "sample_id" if name in CAPTION else "image_id", measure.columns
+        )
+        for name, measure in measures.items()
+    }
 
 
-def stages(corpus: Corpus, tables: dict[str, Table]) -> list[Stage]:
-    """One pass over the pictures for all picture measures, then one over the samples for all caption measures.
+def stages(corpus: Corpus, measures: Measures) -> list[Stage]:
+    """The passes, in order: cheap measures of pictures; models, as many as one worker holds; what follows from what
+    these saw; captions."""
+    tables = tables_of(measures)
+    cheap = [name for name in measures if name in PICTURE and not _weight(measures[name])]
+    passes = [("measure pictures", cheap)] if cheap else []
+    passes += [(f"measure pictures by {', '.join(names)}", names) for names in _shared(measures)]
+    found = [_picture_stage(corpus, name, [(tables[one], measures[one]) for one in names]) for name, names in passes]
+    derived = [(tables[name], measures[name]) for name in measures if name in DERIVED]
+    captions = [(tables[name], measures[name]) for name in measures if name in CAPTION]
+    if derived:
+        found.append(_row_stage("derive measures", "image_id", "SELECT image_id FROM images", derived))
+    if captions:
+        inputs = "SELECT sample_id, image_id, caption FROM samples"
+        found.append(_row_stage("measure captions", "sample_id", inputs, captions))
+    return found
 
-    Raises:
-        JuZhouError: a caption measure wants a picture measure that the recipe leaves out.
-    """
-    return [stage for stage in (_picture_stage(corpus, tables), _caption_stage(tables)) if stage.outputs]
+
+def _weight(measure: Measure) -> int:
+    """Bytes of the weights of a measure that is at home on an accelerator; 0 for one that any core does."""
+    return int(getattr(measure, "weight", 0))
 
 
-def _picture_stage(corpus: Corpus, tables: dict[str, Table]) -> Stage:
-    wanted = {name: table for name, table in tables.items() if name in picture_measures()}
+def _shared(measures: Measures) -> list[list[str]]:
+    """Models in groups that one worker holds."""
+    groups: list[list[str]] = []
+    held = 0
+    for name, measure in measures.items():
+        if name in PICTURE and (weight := _weight(measure)):
+            if not groups or held + weight > MODEL_BYTES:
+                groups.append([])
+                held = 0
+            groups[-1].append(name)
+            held += weight
+    return groups
+
+
+def _picture_stage(corpus: Corpus, name: str, measures: Sequence[tuple[Table, Any]]) -> Stage:
     return Stage(
-        name="measure pictures",
+        name=name,
         key=("image_id",),
-        inputs='SELECT image_id, tar, "offset", length FROM images',
-        outputs=tuple(wanted.values()),
-        work=lambda: _Pictures(corpus, wanted),
+        inputs='SELECT image_id, tar, "offset", length, width::BIGINT * height AS pixels FROM images',
+        outputs=tuple(table for table, _ in measures),
+        work=lambda: _Pictures(corpus, measures),
         batch=64,
+        gpu=any(_weight(measure) for _, measure in measures),
     )
 
 
-def _caption_stage(tables: dict[str, Table]) -> Stage:
-    captions = caption_measures()
-    wanted = {name: table for name, table in tables.items() if name in captions}
-    columns = {column: name for name in wanted for column in captions[name]().wants}
-    for column, name in columns.items():
-        if column.partition(".")[0] not in tables:
-            raise JuZhouError(
-                f"the measure '{name}' wants '{column.partition('.')[0]}': add it to the recipe's measures"
-            )
-    sources = {column.partition(".")[0] for column in columns}
+def _row_stage(name: str, key: str, inputs: str, measures: Sequence[tuple[Table, Any]]) -> Stage:
+    """A pass over rows of `inputs`, beside the columns of picture measures that the measures want."""
+    columns = dict.fromkeys(column for _, measure in measures for column in measure.wants)
     selected = "".join(f', {column} AS "{column}"' for column in columns)
-    joins = " ".join(f"LEFT JOIN {source} USING (image_id)" for source in sorted(sources))
+    sources = sorted({column.partition(".")[0] for column in columns})
+    joins = " ".join(f"LEFT JOIN {source} USING (image_id)" for source in sources)
     return Stage(
-        name="measure captions",
-        key=("sample_id",),
-        inputs=f"SELECT sample_id, caption{selected} FROM samples {joins}",
-        outputs=tuple(wanted.values()),
-        work=lambda: _Captions(wanted),
+        name=name,
+        key=(key,),
+        inputs=f"SELECT rows.*{selected} FROM ({inputs}) AS rows {joins}",
+        outputs=tuple(table for table, _ in measures),
+        work=lambda: _Rows(measures),
         batch=256,
+        gpu=any(_weight(measure) for _, measure in measures),
     )
 
 
 class _Pictures:
-    """Bytes → pictures → the columns of every measure."""
+    """Bytes → pictures → the columns of every measure. While some are measured, the next are read and decoded."""
 
-    def __init__(self, corpus: Corpus, tables: dict[str, Table]) -> None:
+    def __init__(self, corpus: Corpus, measures: Sequence[tuple[Table, PictureMeasure]]) -> None:
         self._corpus = corpus
-        self._measures = [(table, picture_measures()[name]()) for name, table in tables.items()]
+        self._measures = measures
+        self._pool = ThreadPoolExecutor(cluster.cores())
 
     def __call__(self, batch: pa.Table) -> Rows:
         return [
@@ -99,52 +120,67 @@ class _Pictures:
 
     def _decoded(self, rows: list[dict[str, Any]]) -> Iterator[list[tuple[dict[str, Any], Picture | ValueError]]]:
         """Rows with their picture, or the reason why there is none, in groups that fit the memory."""
-        group: list[tuple[dict[str, Any], Picture | ValueError]] = []
-        pixels = 0
-        for row in rows:
-            content = self._corpus.read(row["tar"], row["offset"], row["length"])
-            try:
-                picture = decode(content)
-                group.append((row, picture))
-                pixels += picture.width * picture.height
-            except ValueError as error:
-                group.append((row, error))
-            if pixels >= PIXELS_AT_ONCE:
-                yield group
-                group, pixels = [], 0
-        yield group
+        ahead: list[tuple[dict[str, Any], Future[Picture | ValueError]]] = []
+        for group in _groups(rows):
+            current, ahead = ahead, [(row, self._pool.submit(self._read, row)) for row in group]
+            yield [(row, picture.result()) for row, picture in current]
+        yield [(row, picture.result()) for row, picture in ahead]
+
+    def _read(self, row: dict[str, Any]) -> Picture | ValueError:
+        try:
+            return decode(self._corpus.read(row["tar"], row["offset"], row["length"]))
+        except ValueError as error:
+            return error
 
 
-class _Captions:
-    """Captions, with what was measured of their pictures → the columns of every measure."""
+def _groups(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in groups of so many pixels as are decoded at a time."""
+    group: list[dict[str, Any]] = []
+    pixels = 0
+    for row in rows:
+        if group and pixels + row["pixels"] > PIXELS_AT_ONCE:
+            yield group
+            group, pixels = [], 0
+        group.append(row)
+        pixels += row["pixels"]
+    yield group
 
-    def __init__(self, tables: dict[str, Table]) -> None:
-        self._measures = [(table, caption_measures()[name]()) for name, table in tables.items()]
+
+class _Rows:
+    """Captions, or pictures left undecoded, with what was measured of pictures → the columns of every measure."""
+
+    def __init__(self, measures: Sequence[tuple[Table, Any]]) -> None:
+        self._measures = measures
 
     def __call__(self, batch: pa.Table) -> Rows:
         return [
-            (table, _answer(table, lacking, partial(_measure_captions, measure)))
+            (table, _answer(table, lacking, partial(_measure, measure)))
             for index, (table, measure) in enumerate(self._measures)
-            if (lacking := self._inputs(batch.filter(batch.column(f"lacks_{index}")), measure))
+            if (lacking := _inputs(table, batch.filter(batch.column(f"lacks_{index}")), measure))
         ]
 
     def lost(self, batch: pa.Table, error: str) -> Rows:
         return _lost(batch, [table for table, _ in self._measures], error)
 
-    def _inputs(self, batch: pa.Table, measure: CaptionMeasure) -> list[tuple[bytes, Any]]:
-        """Keys with the caption and the columns that the measure wants, or with the reason why they are not there."""
-        inputs: list[tuple[bytes, Any]] = []
-        for row in batch.to_pylist():
-            missing = [column for column in measure.wants if row[column] is None]
-            reason = ValueError(f"no {missing[0]} of its picture") if missing else None
-            inputs.append((row["sample_id"], reason or row))
-        return inputs
+
+def _inputs(table: Table, batch: pa.Table, measure: CaptionMeasure | DerivedMeasure) -> list[tuple[bytes, Any]]:
+    """Keys with the row that the measure reads, or with the reason why what it wants is not there."""
+    columns = [name for name in batch.column_names if name == "caption" or name in measure.wants]
+    rows = batch.select([*table.key, *columns]).to_pylist()
+    inputs: list[tuple[bytes, Any]] = []
+    for row in rows:
+        missing = [column for column in measure.wants if row[column] is None]
+        inputs.append((row[table.key[0]], ValueError(f"no {missing[0]} of its picture") if missing else row))
+    return inputs
 
 
-def _measure_captions(measure: CaptionMeasure, rows: Sequence[dict[str, Any]]) -> Columns:
-    return measure(
-        [row["caption"] for row in rows], {column: [row[column] for row in rows] for column in measure.wants}
-    )
+def _measure(measure: Any, rows: Sequence[dict[str, Any]]) -> Columns:
+    wanted = {column: [row[column] for row in rows] for column in measure.wants}
+    if "caption" in rows[0]:
+        found: Columns = measure([row["caption"] for row in rows], wanted)
+    else:
+        found = measure(wanted)
+    return found
 
 
 def _answer(table: Table, inputs: list[tuple[bytes, Any]], measure: Callable[[Sequence[Any]], Columns]) -> pa.Table:

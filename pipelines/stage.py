@@ -75,7 +75,7 @@ class Stage:
     patience_s: float = 0.0
     """How long a run waits for it."""
     gpu: bool = False
-    """Each worker has an accelerator to itself, where the cluster has any."""
+    """Each worker has an accelerator to itself, with its share of the cores, where the cluster has any."""
 
 
 def pending(corpus: Corpus, stage: Stage, limit: int | None = None) -> pa.Table:
@@ -238,7 +238,8 @@ class _Workers:
         self._stage = stage
         resources = ray.cluster_resources()
         on_gpu = stage.gpu and resources.get("GPU", 0) >= 1
-        self._actor: Any = ray.remote(num_cpus=1, num_gpus=int(on_gpu))(_Worker)
+        cores = max(1, int(resources["CPU"] // resources["GPU"])) if on_gpu else 1
+        self._actor: Any = ray.remote(num_cpus=cores, num_gpus=int(on_gpu))(_Worker)
         self._workers: list[Any] = [None] * max(1, int(resources.get("GPU" if on_gpu else "CPU", 1)))
 
     def answers(self, rows: pa.Table) -> Iterator[tuple[int, Rows]]:

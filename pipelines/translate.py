@@ -17,8 +17,9 @@ from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from filters.text import is_han
+from filters.weights import folder, model_digest
 from pipelines.corpus import Corpus
-from pipelines.models import each, folder, in_words, model_digest, precision
+from pipelines.models import each, in_words
 from pipelines.retry import retry_after_s, retry_at
 from pipelines.stage import Rows, Stage
 from pipelines.views import literal
@@ -225,7 +226,7 @@ class Here:
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-        from model.device import pick
+        from model.device import pick, precision
 
         try:
             path = folder(model)

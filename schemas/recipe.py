@@ -4,7 +4,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from schemas.identity import fingerprint
 from schemas.strict import Strict
@@ -227,7 +227,8 @@ class Recipe(Strict):
     sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Source]
     """Each under a name that its rows bear."""
     fetch: Fetch = Fetch()
-    measures: tuple[str, ...]
+    measures: dict[str, dict[str, Any]]
+    """Measures by name, each with its options: `[size, open_clip: {model: PATH}]`."""
     dedupe: Dedupe = Dedupe()
     policy: Path
     poetry: Poetry | None = None
@@ -237,6 +238,17 @@ class Recipe(Strict):
     checkpoints: Path | None = None
     """The folder of the training stages; beside the corpus when left out."""
     report: Path | None = None
+
+    @field_validator("measures", mode="before")
+    @classmethod
+    def _with_options(cls, given: Any) -> Any:
+        """A list of names, or of names with options, as a mapping."""
+        if not isinstance(given, list | tuple):
+            return given
+        named = [{entry: {}} if isinstance(entry, str) else entry for entry in given]
+        if not all(isinstance(entry, dict) and len(entry) == 1 for entry in named):
+            raise ValueError("a list of names is wanted, or of `name: {option: value}`")
+        return {name: options or {} for entry in named for name, options in entry.items()}
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -249,6 +261,10 @@ class Recipe(Strict):
             update={
                 "corpus": corpus,
                 "sources": {name: _placed(source, folder) for name, source in recipe.sources.items()},
+                "measures": {
+                    name: {option: _local(value, folder) for option, value in options.items()}
+                    for name, options in recipe.measures.items()
+                },
                 "policy": (folder / recipe.policy).resolve(),
                 "checkpoints": checkpoints.resolve(),
                 "report": (folder / recipe.report).resolve() if recipe.report else None,
@@ -274,5 +290,6 @@ def _placed(source: Any, folder: Path) -> Any:
     return source.model_copy(update=found)
 
 
-def _local(model: str, folder: Path) -> str:
-    return str((folder / model).resolve()) if (folder / model).is_dir() else model
+def _local(value: Any, folder: Path) -> Any:
+    """An absolute path, where a value is the name of what lies beside the recipe."""
+    return str((folder / value).resolve()) if isinstance(value, str) and value and (folder / value).exists() else value

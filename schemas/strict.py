@@ -1,6 +1,7 @@
 """The base of everything that a person writes in YAML: an unknown key is an error that names the nearest known one."""
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,17 +34,21 @@ class Strict(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise JuZhouError(f"{path}: {_explain(cls, error)}") from error
+            raise JuZhouError(f"{path}: {explain(cls, error)}") from error
 
 
-def _explain(model: type[BaseModel], error: ValidationError) -> str:
+def explain(model: type[BaseModel], error: ValidationError) -> str:
     """One problem of a validation error in one line: an unknown key first, with the nearest known one."""
     problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     where = ".".join(str(step) for step in problem["loc"])
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg']}"
-    nearest = difflib.get_close_matches(str(problem["loc"][-1]), sorted(_keys(model)), n=1, cutoff=0.0)
-    return f"unknown key '{where}'; did you mean '{nearest[0]}'?"
+    return f"unknown key '{where}'; did you mean '{nearest(str(problem['loc'][-1]), _keys(model))}'?"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like the given one."""
+    return difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.0)[0]
 
 
 def _keys(model: type[BaseModel], seen: set[type[BaseModel]] | None = None) -> set[str]:

@@ -16,12 +16,13 @@ import pyarrow.fs as pafs
 from PIL import Image
 
 from filters.picture import read_header
+from filters.weights import folder, model_digest
 from pipelines import translate
 from pipelines.blob import Blob
 from pipelines.candidates import NO_WORDS
 from pipelines.corpus import Corpus
 from pipelines.files import Place
-from pipelines.models import each, folder, in_words, model_digest, precision
+from pipelines.models import each, in_words
 from pipelines.stage import Rows, Stage, derive
 from pipelines.views import literal
 from schemas.errors import JuZhouError
@@ -177,7 +178,7 @@ class Teacher:
         """
         from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-        from model.device import pick
+        from model.device import pick, precision
 
         device = pick()
         try:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.registry import caption_measures
+from filters.registry import CAPTION
 from filters.text import Text, measured
 
 PHONES = [
@@ -108,4 +108,4 @@ def test_any_text_gives_values_in_range(caption: str) -> None:
 
 
 def test_caption_measures_are_named_after_their_names() -> None:
-    assert [build().name for build in caption_measures().values()] == list(caption_measures())
+    assert [kind.name for kind in CAPTION.values()] == list(CAPTION)

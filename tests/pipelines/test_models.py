@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.models import each, model_digest
+from filters.weights import model_digest
+from pipelines.models import each
 from schemas.errors import JuZhouError
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from filters import registry
 from filters.picture import read_header
 from pipelines import decide, dedupe, fetch, release
 from pipelines.blob import Blob
@@ -56,23 +57,24 @@ def filled(path: Path, draw: Callable[..., bytes], order: int) -> Corpus:
         corpus.append(CANDIDATES, pa.Table.from_pylist(candidates, CANDIDATES.schema))
     fetch.images_of_fetches(corpus)
     fetch.samples_of_images(corpus)
-    measures = tables_of(["size", "pdq"])
-    duplicates = dedupe.table_of(Dedupe(), measures["pdq"])
+    measures = registry.build({"size": {}, "pdq": {}})
+    tables = tables_of(measures)
+    duplicates = dedupe.table_of(Dedupe(), tables["pdq"])
     texts = simplified_stage()
-    corpus.adopt("{}", [*measures.values(), duplicates, *texts.outputs])
+    corpus.adopt("{}", [*tables.values(), duplicates, *texts.outputs])
     for stage in stages(corpus, measures):
         run(corpus, stage, silent)
     dedupe.run(corpus, Dedupe(), duplicates, silent)
     verdicts = decide.table_of(corpus, KEEP_CHINESE)
     decide.run(corpus, KEEP_CHINESE, verdicts)
-    corpus.adopt("{}", [*measures.values(), duplicates, *texts.outputs, verdicts])
+    corpus.adopt("{}", [*tables.values(), duplicates, *texts.outputs, verdicts])
     run(corpus, texts, silent)
     return corpus
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    return Recipe(corpus=tmp_path, sources={}, measures=("size", "pdq"), policy=tmp_path, release="r")
+    return Recipe(corpus=tmp_path, sources={}, measures={"size": {}, "pdq": {}}, policy=tmp_path, release="r")
 
 
 def frozen(folder: Path) -> dict[str, bytes]:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from filters.weights import model_digest
 from pipelines.corpus import Corpus
-from pipelines.models import model_digest
 from pipelines.sources.synthesis import Teacher, add_candidates, add_fetches, prompts, synthesis_stage
 from pipelines.stage import pending, run
 from schemas.errors import JuZhouError
