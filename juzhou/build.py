@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filters import registry
-from pipelines import candidates, caption, cluster, decide, dedupe, fetch, measure, release, report, translate
+from pipelines import candidates, caption, cluster, decide, dedupe, fetch, measure, release, report, semantic, translate
 from pipelines.corpus import Corpus
 from pipelines.material import pairs
 from pipelines.miniweb import MiniWeb as Web
@@ -17,7 +17,7 @@ from pipelines.stage import Progress, Stage, count, run
 from pipelines.traffic import traffic
 from schemas.errors import JuZhouError
 from schemas.policy import Policy
-from schemas.recipe import Folder, MiniWeb, Parquet, Recipe, Site, Source, Synthesis, Tar, Urls, Warc
+from schemas.recipe import Folder, MiniWeb, Parquet, Recipe, Semantic, Site, Source, Synthesis, Tar, Urls, Warc
 from schemas.tables import Table
 
 Say = Callable[[str], None]
@@ -36,6 +36,8 @@ class Plan:
     fetch: Stage
     measure: list[Stage]
     duplicates: Table
+    semantic: tuple[Table, Table] | None
+    """Cluster centres and look-alikes."""
     caption: list[Stage]
 
     @property
@@ -47,7 +49,7 @@ class Plan:
     def variants(self) -> list[Table]:
         """What the views show once this recipe is adopted; verdicts come when they are written."""
         written = [table for stage in [*self.measure, *self.caption] for table in stage.outputs]
-        return [*written, *self.translations.values(), self.duplicates]
+        return [*written, *self.translations.values(), self.duplicates, *(self.semantic or ())]
 
 
 def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = False) -> Plan:
@@ -57,8 +59,10 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         JuZhouError: the recipe names a measure or a file that there is not, or leaves out one that is needed.
     """
     measures = registry.build(recipe.measures)
+    tables = measure.tables_of(measures)
     if "pdq" not in measures:
-        raise JuZhouError("near-duplicates are found by the measure 'pdq': add it to the recipe's measures")
+        raise JuZhouError("copies are found by the measure 'pdq': add it to the recipe's measures")
+    duplicates = dedupe.table_of(recipe.dedupe, tables)
     poetry = recipe.poetry
     translations = {
         name: translate.table_of(name, source.translate)
@@ -74,10 +78,22 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         translations=translations,
         fetch=fetch.fetch_stage(corpus, recipe.sources, recipe.fetch, started, refetch),
         measure=measure.stages(corpus, measures),
-        duplicates=dedupe.table_of(recipe.dedupe, measure.tables_of(measures)["pdq"]),
+        duplicates=duplicates,
+        semantic=_semantic(recipe.dedupe.semantic, tables, duplicates),
         caption=[caption.simplified_stage()]
         + ([caption.lines_stage(), caption.poem_stage(corpus, poetry)] if poetry else []),
     )
+
+
+def _semantic(wanted: Semantic | None, tables: dict[str, Table], duplicates: Table) -> tuple[Table, Table] | None:
+    if not wanted:
+        return None
+    if wanted.embedding not in tables:
+        raise JuZhouError(
+            f"dedupe.semantic reads '{wanted.embedding}.vector': add the measure to the recipe's measures"
+        )
+    centres = semantic.centres_of(wanted, tables[wanted.embedding])
+    return centres, semantic.table_of(wanted, centres, duplicates)
 
 
 def _stages(
@@ -194,7 +210,9 @@ def _observe(recipe: Recipe, corpus: Corpus, steps: Plan, started: datetime, say
         raise JuZhouError(f'no source gave a picture; juzhou sql {corpus.path} "FROM fetches" and "FROM pages" say why')
     for stage in steps.measure:
         run(corpus, stage, progress)
-    dedupe.run(corpus, recipe.dedupe, steps.duplicates, progress)
+    dedupe.run(corpus, recipe.dedupe, steps.duplicates, [*recipe.measures], progress)
+    if recipe.dedupe.semantic and steps.semantic:
+        semantic.run(corpus, recipe.dedupe.semantic, *steps.semantic, [*recipe.measures], progress)
 
 
 def _find(recipe: Recipe, corpus: Corpus, steps: Plan, started: datetime) -> None:

@@ -3,10 +3,14 @@
 import logging
 import os
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 PACKAGES = ("schemas", "model", "filters", "pipelines", "training", "juzhou")
 
@@ -32,6 +36,17 @@ def get(reference: Any) -> Any:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
+
+
+def spread(function: Callable[[Any, Item], Answer], shared: Any, items: Iterable[Item]) -> Iterator[Answer]:
+    """The answers of a function of something shared, which is sent to each machine once, and an item; in any order."""
+    start()
+    task = ray.remote(num_cpus=1)(function)
+    there = ray.put(shared)
+    waiting = [task.remote(there, item) for item in items]
+    while waiting:
+        [ready], waiting = ray.wait(waiting, num_returns=1)
+        yield get(ready)
 
 
 def cores() -> int:

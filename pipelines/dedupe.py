@@ -1,106 +1,113 @@
-"""Near-duplicates: one picture stands for all within its PDQ radius, whatever the order of arrival."""
+"""Copies: one picture stands for all that have its pixels, or a PDQ hash within a radius, however they arrive."""
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from pipelines import cluster, hamming
 from pipelines.corpus import Corpus
+from pipelines.leaders import Found, leaders
 from pipelines.stage import Progress
-from schemas.identity import fingerprint
+from schemas.identity import DIGEST_BYTES, fingerprint
 from schemas.recipe import Dedupe
 from schemas.tables import DUPLICATES, Table, duplicates_table
 
-BLOCK = 4096
-HASH_BYTES = 32
+ON_RAY = 1_000_000
+"""Hashes from which on a search is shared out over the cluster; fewer are done sooner by this process."""
+
+AESTHETICS = ("laion_aesthetic", "lite_aesthetic")
+"""Measures whose score ranks pictures of equal size; the first that the recipe has does."""
 
 
-def table_of(dedupe: Dedupe, pdq: Table) -> Table:
-    """The table of a radius and a minimal quality over the hashes of one PDQ measure."""
-    return duplicates_table(
-        "pdq", fingerprint(version=1, radius=dedupe.radius, min_quality=dedupe.min_quality, hashes=pdq.path)
-    )
+def table_of(dedupe: Dedupe, measures: dict[str, Table]) -> Table:
+    """The table of copies by what a recipe's measures see of pictures; `pdq` must be among them."""
+    read = [measures[name].path for name in ("pdq", "pixels") if name in measures]
+    rank = [name for name in AESTHETICS if name in measures][:1]
+    facts = {"radius": dedupe.radius, "min_quality": dedupe.min_quality, "read": read, "rank": rank}
+    return duplicates_table("copies", fingerprint(version=2, **facts))
 
 
-def run(corpus: Corpus, dedupe: Dedupe, table: Table, progress: Progress) -> int:
+def rank_of(measures: Sequence[str]) -> str:
+    """The order of pictures as SQL over `images` and the measures: pixels, then the aesthetic score, then image_id."""
+    scores = [f"coalesce({name}.score, '-inf'::FLOAT) DESC" for name in AESTHETICS if name in measures][:1]
+    return ", ".join(["images.width::BIGINT * images.height DESC", *scores, "images.image_id"])
+
+
+def run(corpus: Corpus, dedupe: Dedupe, table: Table, measures: Sequence[str], progress: Progress) -> int:
     """Say for each new picture which one stands for it; returns how many were new.
 
-    Pictures of one build are ranked by pixels, then by image_id, once all hashes are in. Down the ranks, a picture
-    within the radius of one or more representatives belongs to the nearest of them (the higher rank on a tie); any
-    other stands for itself. The distance is to the representative, never along a chain. Pictures of earlier builds
-    keep their place, so that what a release holds stays what it was.
+    Pictures of one build are ranked by `rank_of`, once all hashes are in. Down the ranks, a picture with the pixels of
+    a representative, or within the radius of one or more, belongs to the nearest of them (the higher rank on a tie);
+    any other stands for itself. Pictures of earlier builds come first: what a release holds keeps its place.
 
-    A picture without a hash, or with one of too little quality, stands for itself: equal bytes are one picture already.
+    A picture without a hash, or with one of too little quality, is a copy by its pixels alone.
+
+    Args:
+        measures: the names of the recipe's measures.
     """
+    pixels = "pixels.digest" if "pixels" in measures else "NULL::BLOB"
+    read = [name for name in ("pdq", "pixels", *AESTHETICS) if name in measures]
+    joins = " ".join(f"LEFT JOIN {name} USING (image_id)" for name in read)
+    columns = f"images.image_id, coalesce(hash, ''::BLOB) AS hash, coalesce(quality, 0) AS quality, {pixels} AS digest"
     with corpus.connect() as connection:
-        new = connection.sql("""
-            SELECT images.image_id, coalesce(hash, ''::BLOB) AS hash, coalesce(quality, 0) AS quality
-            FROM images LEFT JOIN pdq USING (image_id) ANTI JOIN duplicates USING (image_id)
-            ORDER BY images.width::BIGINT * images.height DESC, images.image_id
-        """).to_arrow_table()
-        old = connection.sql(f"""
-            SELECT image_id, hash FROM duplicates JOIN pdq USING (image_id)
-            WHERE representative = image_id AND quality >= {dedupe.min_quality} ORDER BY image_id
-        """).to_arrow_table()
-    if not new.num_rows:
-        return 0
+        new = connection.sql(
+            f"SELECT {columns} FROM images {joins} ANTI JOIN duplicates USING (image_id) ORDER BY {rank_of(measures)}"
+        ).to_arrow_table()
+        if not new.num_rows:
+            return 0
+        old = connection.sql(
+            f"SELECT {columns} FROM duplicates JOIN images USING (image_id) {joins} "
+            "WHERE representative = duplicates.image_id ORDER BY images.image_id"
+        ).to_arrow_table()
     progress("dedupe", 0, new.num_rows)
-    ids = new.column("image_id").to_pylist()
-    telling = [row for row, quality in enumerate(new.column("quality").to_pylist()) if quality >= dedupe.min_quality]
-    known = old.column("image_id").to_pylist()
-    representative, distance = list(ids), [0.0 if quality else None for quality in new.column("quality").to_pylist()]
-    hashes = new.column("hash").take(pa.array(telling, pa.int64()))
-    for row, (leader, bits) in zip(
-        telling, leaders(_bits(old.column("hash")), _bits(hashes), dedupe.radius), strict=True
-    ):
-        representative[row] = known[leader] if leader < len(known) else ids[telling[leader - len(known)]]
-        distance[row] = float(bits)
-    rows = pa.table({"image_id": ids, "representative": representative, "distance": distance}, schema=DUPLICATES)
-    corpus.append(table, rows)
+    representative, distance, method = _copies(pa.concat_tables([old, new]), old.num_rows, dedupe)
+    ids = pa.concat_tables([old, new]).column("image_id")
+    rows = {"image_id": new.column("image_id"), "representative": ids.take(pa.array(representative))}
+    rows |= {"distance": distance, "method": method}
+    corpus.append(table, pa.table(rows).cast(DUPLICATES))
     progress("dedupe", new.num_rows, new.num_rows)
     return new.num_rows
 
 
-def leaders(old: np.ndarray, new: np.ndarray, radius: int) -> list[tuple[int, int]]:
-    """Leader clustering in rank order, exact: every pair of hashes that could matter is compared.
+def _copies(pictures: pa.Table, old: int, dedupe: Dedupe) -> tuple[np.ndarray, pa.Array, pa.Array]:
+    """For each picture after the `old` representatives the row of its own, the distance, and how it was found."""
+    count = pictures.num_rows
+    usable = pictures.column("quality").to_numpy() >= dedupe.min_quality
+    hashes = np.zeros((count, hamming.WORDS), np.uint64)
+    hashes[usable] = _fixed(pictures.column("hash").filter(pa.array(usable)), hamming.BYTES).view(np.uint64)
+    twin = _first_of_pixels(pictures.column("digest"))
 
-    Args:
-        old: hashes of representatives that keep their place, uint64, rows × 4.
-        new: hashes in the order of their rank, uint64, rows × 4.
-        radius: Hamming distance up to which a hash belongs to a representative.
+    def near(rows: np.ndarray, heads: np.ndarray) -> Iterator[Found]:
+        told = rows if heads is rows else heads[usable[heads]]
+        spread = cluster.spread if len(rows) + len(told) >= ON_RAY else hamming.threads
+        return hamming.matches(hashes, rows, told, dedupe.radius, spread)
 
-    Returns:
-        For each new hash the row of its representative in `old` followed by `new`, and the distance to it in bits.
-    """
-    hashes = np.concatenate([old, new])
-    heads = np.arange(len(old))
-    result: list[tuple[int, int]] = []
-    for start in range(0, len(new), BLOCK):
-        block = new[start : start + BLOCK]
-        to_heads = _hamming(block, hashes[heads])
-        within = _hamming(block, block)
-        chosen: list[int] = []
-        for row in range(len(block)):
-            rivals = np.concatenate([to_heads[row], within[row, chosen]])
-            nearest = int(rivals.argmin()) if len(rivals) else -1
-            if nearest >= 0 and rivals[nearest] <= radius:
-                leader = (
-                    int(heads[nearest]) if nearest < len(heads) else len(old) + start + chosen[nearest - len(heads)]
-                )
-                result.append((leader, int(rivals[nearest])))
-            else:
-                chosen.append(row)
-                result.append((len(old) + start + row, 0))
-        heads = np.concatenate([heads, np.array(chosen, dtype=heads.dtype) + len(old) + start])
-    return result
+    rows = np.arange(old, count)
+    single = twin[rows] == rows
+    leader, distance = leaders(old, count, near, rows[single & usable[rows]])
+    known = np.concatenate([np.arange(old), leader])
+    bits = np.concatenate([np.zeros(old), distance])
+    leader, distance = known[twin[rows]], bits[twin[rows]]
+    itself = leader == rows
+    by = pa.array(np.where(leader == twin[rows], "pixels", "pdq"), mask=itself)
+    return leader, pa.array(distance, mask=itself & ~usable[rows]), by
 
 
-def _hamming(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Distances in bits of every row of `left` to every row of `right`, uint16."""
-    distances = np.zeros((len(left), len(right)), np.uint16)
-    for word in range(HASH_BYTES // 8):
-        distances += np.bitwise_count(left[:, None, word] ^ right[None, :, word])
-    return distances
+def _first_of_pixels(digests: pa.ChunkedArray) -> np.ndarray:
+    """For each picture the first that has its pixels; itself, where they are not known."""
+    first = np.arange(len(digests))
+    known = np.flatnonzero(digests.is_valid().to_numpy())
+    if len(known):
+        _, at, group = np.unique(
+            _fixed(digests.drop_null(), DIGEST_BYTES).view(f"V{DIGEST_BYTES}"), return_index=True, return_inverse=True
+        )
+        first[known] = known[at[group.ravel()]]
+    return first
 
 
-def _bits(hashes: pa.ChunkedArray) -> np.ndarray:
-    """Hashes of 32 bytes as uint64, rows × 4."""
-    return np.frombuffer(b"".join(hashes.to_pylist()), np.uint64).reshape(-1, HASH_BYTES // 8)
+def _fixed(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    """Values of one width as bytes, rows × width."""
+    values = column.cast(pa.binary(width)).combine_chunks()
+    content = np.frombuffer(values.buffers()[1], np.uint8) if len(values) else np.empty(0, np.uint8)
+    return content[values.offset * width : (values.offset + len(values)) * width].reshape(-1, width)

@@ -203,13 +203,24 @@ class Fetch(Strict):
     """How long a build waits for such an attempt to fall due before it goes on without it."""
 
 
+class Semantic(Strict):
+    """Pictures that show the same: the cosine of their embeddings, within clusters."""
+
+    embedding: str = "lite_embedding"
+    """The measure whose `vector` is compared."""
+    similarity: float = Field(default=0.95, gt=0, le=1)
+    clusters: int = Field(default=1000, ge=1)
+    """At most; learnt from the pictures of the first build, so that what a release holds keeps its place."""
+
+
 class Dedupe(Strict):
-    """Near-duplicates by PDQ."""
+    """Copies by PDQ, and by equal pixels where the recipe has the measure `pixels`; look-alikes where asked for."""
 
     radius: int = Field(default=31, ge=0, le=256)
     """Hamming distance up to which two pictures are one."""
     min_quality: int = Field(default=50, ge=0, le=100)
     """Below this PDQ quality a hash says too little to match on."""
+    semantic: Semantic | None = None
 
 
 class Poetry(Strict):

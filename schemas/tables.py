@@ -181,7 +181,7 @@ POEMS = Table(
     ),
 )
 
-DUPLICATES = _schema(image_id=ID, representative=ID, distance=pa.float32())
+DUPLICATES = _schema(image_id=ID, representative=ID, distance=pa.float32(), method=pa.string())
 CAPTIONS = _schema(
     sample_id=ID,
     rank=pa.int32(),
@@ -221,7 +221,8 @@ def measure_table(name: str, fingerprint: str, key: str, columns: pa.Schema) -> 
 
 
 def duplicates_table(method: str, fingerprint: str) -> Table:
-    """For each image the one that stands for it, and the distance: 0 to itself, missing without a usable hash."""
+    """For each image the one that stands for it; the distance, missing without a usable hash; and how the two were
+    found to be alike, missing where it stands for itself."""
     return Table(f"duplicates/{method}@{fingerprint}", ("image_id",), DUPLICATES)
 
 
