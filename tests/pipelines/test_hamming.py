@@ -68,13 +68,10 @@ def test_more_pairs_than_fit_an_answer_are_all_there(monkeypatch: pytest.MonkeyP
     assert found(hashes, everything, everything, 31) == [(row, head, 0) for row in range(300) for head in range(row)]
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_partitions_over_ray_give_the_same_pairs() -> None:
     hashes = alike(400, 5)
     everything = np.arange(400)
-    try:
-        cluster.start(2)
-        parts = list(hamming.matches(hashes, everything, everything, 31, cluster.spread))
-    finally:
-        cluster.stop()
+    parts = list(hamming.matches(hashes, everything, everything, 31, cluster.spread))
     pairs = sorted(tuple(map(int, triple)) for part in parts for triple in zip(*part, strict=True))
     assert pairs == by_hand(hashes, everything, everything, 31)
