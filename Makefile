@@ -30,7 +30,7 @@ lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
 	.venv-lock/bin/pip install --quiet -e '.[lite,demo,clip,dev]'
-	.venv-lock/bin/pip freeze --exclude-editable > requirements.lock
+	.venv-lock/bin/pip freeze --exclude-editable --exclude opencv-python > requirements.lock
 	rm -rf .venv-lock
 
 clean:

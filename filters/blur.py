@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from filters.measure import Columns
 from filters.picture import Picture
 from schemas import identity
 
 SIDE = 256
-FLAT = 2.0
+FLAT = 2
+SQUARE = np.ones((3, 3), np.uint8)
 
 
 def sharpness(picture: Picture) -> float:
@@ -22,18 +23,15 @@ def sharpness(picture: Picture) -> float:
     four neighbours less four times the pixel. Pixels whose 3 × 3 neighbourhood spans at most FLAT levels do not count:
     else the plain background of a cut-out would pass for blur. A picture of one colour has 0.
     """
-    scale = SIDE / max(picture.width, picture.height)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    luma = Image.fromarray(picture.pixels).convert("L").resize(size, Image.Resampling.BICUBIC)
-    grey = np.pad(np.asarray(luma, dtype=np.float32), 1, mode="edge")
-    centre = grey[1:-1, 1:-1]
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * centre
-    rows = np.stack([grey[:-2], grey[1:-1], grey[2:]])
-    highest, lowest = rows.max(axis=0), rows.min(axis=0)
-    highest = np.maximum(np.maximum(highest[:, :-2], highest[:, 1:-1]), highest[:, 2:])
-    lowest = np.minimum(np.minimum(lowest[:, :-2], lowest[:, 1:-1]), lowest[:, 2:])
-    counted = laplacian[highest - lowest > FLAT]
-    return float(counted.var()) if counted.size else 0.0
+    luma = picture.luma_256
+    scale = SIDE / max(luma.shape)
+    if scale > 1:
+        size = max(1, round(luma.shape[1] * scale)), max(1, round(luma.shape[0] * scale))
+        luma = cv2.resize(luma, size, interpolation=cv2.INTER_CUBIC)
+    laplacian = cv2.Laplacian(luma, cv2.CV_16S, ksize=1, borderType=cv2.BORDER_REPLICATE)
+    counted = cv2.dilate(luma, SQUARE) - cv2.erode(luma, SQUARE) > FLAT
+    _, deviation = cv2.meanStdDev(laplacian, mask=counted.astype(np.uint8))
+    return float(deviation[0, 0] ** 2)
 
 
 class Blur:
@@ -43,7 +41,7 @@ class Blur:
     columns = pa.schema({"sharpness": pa.float32()})
 
     def fingerprint(self) -> str:
-        return identity.fingerprint(name=self.name, version=1, side=SIDE, flat=FLAT)
+        return identity.fingerprint(name=self.name, version=2, view="luma, area averaged, 256", flat=FLAT)
 
     def __call__(self, pictures: Sequence[Picture]) -> Columns:
         return {"sharpness": [sharpness(picture) for picture in pictures]}

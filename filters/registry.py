@@ -8,22 +8,56 @@ from pydantic import BaseModel, ValidationError
 from filters.aesthetic import LiteAesthetic
 from filters.alignment import LiteAlignment
 from filters.blur import Blur
+from filters.brisque import Brisque
+from filters.chinese_clip import ChineseClip, ChineseClipAlignment
 from filters.embedding import LiteEmbedding
+from filters.faces import Faces
+from filters.laion_aesthetic import LaionAesthetic
+from filters.layout import Layout
 from filters.measure import Measure
+from filters.names import Names
 from filters.nsfw import Nsfw
+from filters.ocr import Ocr
+from filters.open_clip import OpenClip, OpenClipAlignment
+from filters.overlap import OcrOverlap
 from filters.pdq import Pdq
+from filters.pixels import Pixels
 from filters.size import Size
 from filters.text import Text
+from filters.tone import Tone
+from filters.watermark import Watermark
+from filters.word_list import Words
 from schemas.errors import JuZhouError
 from schemas.strict import explain, nearest
 
-PICTURE: dict[str, Any] = {measure.name: measure for measure in (Size, Blur, Pdq, Nsfw, LiteEmbedding, LiteAesthetic)}
+PICTURE: dict[str, Any] = {
+    measure.name: measure
+    for measure in (
+        Size,
+        Pixels,
+        Tone,
+        Layout,
+        Blur,
+        Brisque,
+        Watermark,
+        Pdq,
+        Nsfw,
+        Faces,
+        Ocr,
+        LiteEmbedding,
+        ChineseClip,
+        OpenClip,
+    )
+}
 """Measures of a picture alone."""
 
-DERIVED: dict[str, Any] = {}
+DERIVED: dict[str, Any] = {measure.name: measure for measure in (LiteAesthetic, LaionAesthetic)}
 """Measures that follow from what others saw of a picture."""
 
-CAPTION: dict[str, Any] = {measure.name: measure for measure in (Text, LiteAlignment)}
+CAPTION: dict[str, Any] = {
+    measure.name: measure
+    for measure in (Text, Words, Names, OcrOverlap, LiteAlignment, ChineseClipAlignment, OpenClipAlignment)
+}
 """Measures of a caption, alone or beside its picture."""
 
 MEASURES = PICTURE | DERIVED | CAPTION

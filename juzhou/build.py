@@ -80,7 +80,7 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         measure=measure.stages(corpus, measures),
         duplicates=duplicates,
         semantic=_semantic(recipe.dedupe.semantic, tables, duplicates),
-        caption=[caption.simplified_stage()]
+        caption=[caption.simplified_stage(_names(recipe, tables))]
         + ([caption.lines_stage(), caption.poem_stage(corpus, poetry)] if poetry else []),
     )
 
@@ -94,6 +94,15 @@ def _semantic(wanted: Semantic | None, tables: dict[str, Table], duplicates: Tab
         )
     centres = semantic.centres_of(wanted, tables[wanted.embedding])
     return centres, semantic.table_of(wanted, centres, duplicates)
+
+
+def _names(recipe: Recipe, tables: dict[str, Table]) -> Table | None:
+    """The table by which names are masked, where the recipe asks for it."""
+    if not recipe.captions.mask_names:
+        return None
+    if "names" not in tables:
+        raise JuZhouError("captions.mask_names reads the measure 'names': add it to the recipe's measures")
+    return tables["names"]
 
 
 def _stages(

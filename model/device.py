@@ -29,7 +29,8 @@ def set_threads(count: int) -> None:
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """What weights are held in: half the bits on an accelerator, bfloat16 where it computes that; float32 elsewhere."""
+    """What weights are held in: bfloat16 where the device computes it, as some CPUs do, twice as fast as float32; else
+    float16 on an accelerator, and float32 on a CPU."""
     if device.type == "cpu":
-        return torch.float32
+        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,21 @@ OF_PICTURES = re.compile(r"一[张幅个只]|的?(?:图片|照片|图像|插图|
 """Words about a picture as a picture, which say nothing of what it shows."""
 
 
-def simplified_stage() -> Stage:
-    """Each kept caption in Simplified script, NFKC, with single spaces."""
-    table = captions_table("simplified", fingerprint(version=1, opencc="t2s", unicode="NFKC"))
+def simplified_stage(names: Table | None = None) -> Stage:
+    """Each kept caption in Simplified script, NFKC, with single spaces.
+
+    Args:
+        names: the table of the measure `names`, where names of private persons are to be masked.
+    """
+    facts = {"names": names.path} if names else {}
+    table = captions_table("simplified", fingerprint(version=1, opencc="t2s", unicode="NFKC", **facts))
+    masked = f"SELECT sample_id, coalesce(masked, caption) AS caption FROM ({KEPT}) LEFT JOIN names USING (sample_id)"
     return Stage(
-        name="caption simplified", key=("sample_id",), inputs=KEPT, outputs=(table,), work=lambda: _Simplify(table)
+        name="caption simplified",
+        key=("sample_id",),
+        inputs=masked if names else KEPT,
+        outputs=(table,),
+        work=lambda: _Simplify(table),
     )
 
 
@@ -89,23 +100,28 @@ def poem_stage(corpus: Corpus, poetry: Poetry) -> Stage:
     )
 
 
+def simplified(text: str) -> str:
+    """A text in Simplified script, NFKC, with single spaces."""
+    return " ".join(_to_simplified().convert(unicodedata.normalize("NFKC", text)).split())
+
+
+@lru_cache(maxsize=1)
+def _to_simplified() -> OpenCC:
+    return OpenCC("t2s")
+
+
 class _Simplify:
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._convert = OpenCC("t2s").convert
 
     def __call__(self, batch: pa.Table) -> Rows:
         rows = [
-            {"sample_id": row["sample_id"], "rank": 1, "text": self._simplify(row["caption"])}
-            for row in batch.to_pylist()
+            {"sample_id": row["sample_id"], "rank": 1, "text": simplified(row["caption"])} for row in batch.to_pylist()
         ]
         return [(self._table, pa.Table.from_pylist(rows, schema=CAPTIONS))]
 
     def lost(self, batch: pa.Table, error: str) -> Rows:
         return _without_text(self._table, batch)
-
-    def _simplify(self, caption: str) -> str:
-        return " ".join(self._convert(unicodedata.normalize("NFKC", caption)).split())
 
 
 class _Lines:

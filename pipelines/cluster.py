@@ -50,8 +50,10 @@ def spread(function: Callable[[Any, Item], Answer], shared: Any, items: Iterable
 
 
 def cores() -> int:
-    """The cores that this worker has to itself; 1 outside a worker."""
-    resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources() if ray.is_initialized() else {}
+    """The cores that this actor has to itself; 1 outside an actor."""
+    if not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+        return 1
+    resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()
     return max(1, int(resources.get("CPU", 1)))
 
 

@@ -13,6 +13,7 @@ from filters.registry import CAPTION, DERIVED, PICTURE
 from pipelines import cluster
 from pipelines.corpus import Corpus
 from pipelines.stage import Rows, Stage
+from schemas.errors import JuZhouError
 from schemas.tables import Table, measure_table
 
 PIXELS_AT_ONCE = 50_000_000
@@ -94,7 +95,7 @@ def _row_stage(name: str, key: str, inputs: str, measures: Sequence[tuple[Table,
         inputs=f"SELECT rows.*{selected} FROM ({inputs}) AS rows {joins}",
         outputs=tuple(table for table, _ in measures),
         work=lambda: _Rows(measures),
-        batch=256,
+        batch=64 if any(_weight(measure) for _, measure in measures) else 256,
         gpu=any(_weight(measure) for _, measure in measures),
     )
 
@@ -198,6 +199,8 @@ def _answer(table: Table, inputs: list[tuple[bytes, Any]], measure: Callable[[Se
     try:
         if fine:
             ask(fine)
+    except JuZhouError:  # the recipe's fault, and no row's
+        raise
     except Exception:  # whatever a model's library raises: the row that causes it is found below
         for item in fine:
             try:

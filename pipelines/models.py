@@ -30,8 +30,3 @@ def each(work: Callable[[list[Item]], Sequence[Answer]], items: list[Item], cont
     except Exception:
         os._exit(1)
     return [failure]
-
-
-def in_words(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -14,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from filters.suffix import without
 from pipelines import cluster
 from pipelines.blob import TAR_BLOCK
+from pipelines.caption import simplified
 from pipelines.corpus import UNFINISHED, Corpus, write_whole
+from pipelines.views import PAGE_HOST
 from schemas.identity import fingerprint
 from schemas.policy import Policy
 from schemas.recipe import Recipe
@@ -39,6 +42,12 @@ SELECTION = """
 """
 
 
+SUFFIXED = f"""
+    SELECT sample_id, suffixes.tail FROM shown JOIN text USING (sample_id)
+    JOIN suffixes ON suffixes.tail = text.tail AND suffixes.host = {PAGE_HOST}
+"""
+
+
 def latest(corpus: Corpus, name: str) -> tuple[int, Path | None]:
     """The number and the folder of the newest release of a name; 0 and None where there is none."""
     numbers = [
@@ -58,12 +67,12 @@ def run(corpus: Corpus, recipe: Recipe, policy: Policy, shard_bytes: int = SHARD
     Args:
         shard_bytes: a tar is closed once the pictures in it exceed this.
     """
-    rows = corpus.sql(SELECTION)
+    rows = selection(corpus, recipe)
     places = rows.select(["tar", "offset", "length"]).to_pylist()
     rows = rows.drop_columns(["tar", "offset", "length"])
-    selection = _sha256(_parquet(rows))
+    digest = _sha256(_parquet(rows))
     number, newest = latest(corpus, recipe.release)
-    if newest is not None and Manifest.load(newest).selection == selection:
+    if newest is not None and Manifest.load(newest).selection == digest:
         return newest
     name = f"{recipe.release}-{number + 1}"
     folder = corpus.releases / (UNFINISHED + name)
@@ -76,7 +85,7 @@ def run(corpus: Corpus, recipe: Recipe, policy: Policy, shard_bytes: int = SHARD
     manifest = Manifest(
         name=name,
         digest=fingerprint(samples=_sha256(samples), shards=[shard.sha256 for shard in shards]),
-        selection=selection,
+        selection=digest,
         recipe=recipe.digest,
         policy=policy.digest,
         variants={
@@ -93,6 +102,24 @@ def run(corpus: Corpus, recipe: Recipe, policy: Policy, shard_bytes: int = SHARD
     write_whole(folder / "README.md", card(manifest, rows, policy).encode())
     folder.rename(corpus.releases / name)
     return corpus.releases / name
+
+
+def selection(corpus: Corpus, recipe: Recipe) -> pa.Table:
+    """What is kept, a row a sample, in the order of the ids; with the places of the pictures' bytes."""
+    rows = corpus.sql(SELECTION)
+    if recipe.captions.cut_suffixes and "text" in recipe.measures:
+        return _without_suffixes(rows, corpus.sql(SUFFIXED))
+    return rows
+
+
+def _without_suffixes(rows: pa.Table, suffixed: pa.Table) -> pa.Table:
+    """The rows, their captions less what the sites end them with; one that would be left without words stays whole."""
+    tails = dict(zip(suffixed.column("sample_id").to_pylist(), suffixed.column("tail").to_pylist(), strict=True))
+    captions = rows.column("caption").to_pylist()
+    for row, sample_id in enumerate(rows.column("sample_id").to_pylist()):
+        if sample_id in tails:
+            captions[row] = without(captions[row], simplified(tails[sample_id])) or captions[row]
+    return rows.set_column(rows.column_names.index("caption"), "caption", pa.array(captions, pa.string()))
 
 
 def _write_shards(

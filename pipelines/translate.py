@@ -16,14 +16,14 @@ import requests
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from filters.text import is_han
+from filters.characters import is_han
 from filters.weights import folder, model_digest
 from pipelines.corpus import Corpus
-from pipelines.models import each, in_words
+from pipelines.models import each
 from pipelines.retry import retry_after_s, retry_at
 from pipelines.stage import Rows, Stage
 from pipelines.views import literal
-from schemas.errors import JuZhouError
+from schemas.errors import JuZhouError, in_words
 from schemas.identity import fingerprint
 from schemas.recipe import Translate
 from schemas.tables import Status, Table, translations_table

@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from schemas.errors import JuZhouError
+from schemas.identity import HOST
 from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, TRANSLATIONS, VERDICTS
 
 MEMORY_SHARE = 0.4
@@ -68,6 +69,22 @@ REPEATS = """
 """
 
 
+PAGE_HOST = HOST.replace("url", "coalesce(shown.page_url, shown.url)")
+"""The host of the page that shows a picture, of a row of `shown`; of the picture, where the page is not known."""
+
+SUFFIXES = """
+    WITH tails AS (
+        SELECT {host} AS host, tail, count(DISTINCT image_id) AS pictures, count(DISTINCT caption) AS captions
+        FROM shown JOIN text USING (sample_id) WHERE in_recipe AND tail IS NOT NULL GROUP BY ALL
+    ), hosts AS (SELECT {host} AS host, count(DISTINCT image_id) AS of FROM shown WHERE in_recipe GROUP BY ALL)
+    SELECT host, tail, pictures, pictures / of AS share FROM tails JOIN hosts USING (host)
+    WHERE pictures >= {pictures} AND captions >= {pictures} AND pictures >= {share} * of
+"""
+SUFFIX_PICTURES = 20
+SUFFIX_SHARE = 0.05
+"""What ends the captions of so many pictures of a host, all worded otherwise before it, is the site's own."""
+
+
 def connect(
     tables: Path, variants: Sequence[str] = (), hidden: Sequence[str] = (), spill: Path | None = None
 ) -> duckdb.DuckDBPyConnection:
@@ -75,8 +92,9 @@ def connect(
 
     Views: one a table under its name (`captions` with a column `kind`); a measure under its own name, such as
     `alignment`; `shown`, a sample with the candidate that it is from; `repeats`, how many distinct pictures bear a
-    caption; `samples_found`, a sample with its picture and where it is from; and `corpus`, the same with the numbers of
-    each measure as a struct (`alignment.score`), the verdict as one more (`verdict.rule`).
+    caption; `suffixes`, what a host ends its captions with; `samples_found`, a sample with its picture and where it is
+    from; and `corpus`, the same with the numbers of each measure as a struct (`alignment.score`), the verdict as one
+    more (`verdict.rule`).
 
     Args:
         variants: the variants that are current, as paths below `tables`: `measures/alignment@0123456789ab`.
@@ -105,6 +123,7 @@ def connect(
     shown = SHOWN_OF_SOME.format(hidden=", ".join(map(literal, hidden))) if hidden else SHOWN
     connection.execute(f"CREATE VIEW shown AS {shown}")
     connection.execute(f"CREATE VIEW repeats AS {REPEATS}")
+    _suffixes(connection)
     heads = HEADS_OF_SOME if hidden else HEADS
     connection.execute(f"CREATE VIEW samples_found AS {SAMPLES_FOUND.format(heads=heads)}")
     structs = [f"{_numbers(connection, name)} AS {name}" for name in _measures(connection, tables, variants)]
@@ -179,6 +198,20 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, folders: Iterable[Pa
         connection.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
     elif schema is not None:
         connection.register(name, schema.empty_table())
+
+
+def _suffixes(connection: duckdb.DuckDBPyConnection) -> None:
+    """The view `suffixes`; it is empty where the tails of captions were not measured."""
+    if "tail" in (_columns(connection, "text") if _exists(connection, "text") else ()):
+        query = SUFFIXES.format(host=PAGE_HOST, pictures=SUFFIX_PICTURES, share=SUFFIX_SHARE)
+        connection.execute(f"CREATE VIEW suffixes AS {query}")
+    else:
+        columns = {"host": pa.string(), "tail": pa.string(), "pictures": pa.int64(), "share": pa.float64()}
+        connection.register("suffixes", pa.schema(columns).empty_table())
+
+
+def _exists(connection: duckdb.DuckDBPyConnection, view: str) -> bool:
+    return bool(connection.execute("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [view]).fetchall())
 
 
 def _whole_parts(folder: Path) -> bool:

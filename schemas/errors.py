@@ -6,3 +6,8 @@ class JuZhouError(Exception):
 
     The command line prints the message and exits with code 1; anything else that is raised is a defect of ours.
     """
+
+
+def in_words(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

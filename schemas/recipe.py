@@ -223,6 +223,15 @@ class Dedupe(Strict):
     semantic: Semantic | None = None
 
 
+class Captions(Strict):
+    """What is done to the words of a kept picture; those that were found stay beside them."""
+
+    cut_suffixes: bool = True
+    """What a site ends its captions with is left out, where the recipe has the measure `text`: …_千图网."""
+    mask_names: bool = False
+    """Names of private persons become 某人, by the measure `names`."""
+
+
 class Poetry(Strict):
     """Lines of poems found for each kept picture."""
 
@@ -242,6 +251,7 @@ class Recipe(Strict):
     """Measures by name, each with its options: `[size, open_clip: {model: PATH}]`."""
     dedupe: Dedupe = Dedupe()
     policy: Path
+    captions: Captions = Captions()
     poetry: Poetry | None = None
     release: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Releases are called this with a number: `demo` gives demo-1, and demo-2 once other samples are kept."""

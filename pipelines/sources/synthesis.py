@@ -22,10 +22,10 @@ from pipelines.blob import Blob
 from pipelines.candidates import NO_WORDS
 from pipelines.corpus import Corpus
 from pipelines.files import Place
-from pipelines.models import each, in_words
+from pipelines.models import each
 from pipelines.stage import Rows, Stage, derive
 from pipelines.views import literal
-from schemas.errors import JuZhouError
+from schemas.errors import JuZhouError, in_words
 from schemas.identity import CANDIDATE_ID, URL_ID, digest, sql_digest
 from schemas.recipe import Synthesis
 from schemas.tables import CANDIDATES, FETCHES, SYNTHESES, Status, Table

@@ -112,6 +112,33 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch: pytest
         decode(encoded(red()))
 
 
+def test_a_jpeg_of_endless_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(red(), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    monkeypatch.setattr(picture, "MAX_SCANNED", 40 * 20 * 20)
+    assert decode(content).pixels.shape == (20, 40, 3)
+    with pytest.raises(ValueError, match=r"10\d scans of 40×20 pixels are too many"):
+        decode(content[:-2] + last * 90 + content[-2:])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "I;16"])
+def test_strips_make_no_difference(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (37, 23, 4), dtype=np.uint8)
+    image = Image.fromarray(levels[:, :, :3] if mode == "RGB" else levels)
+    if mode not in ("RGB", "RGBA"):
+        image = (
+            image.convert("RGB").convert(mode)
+            if mode != "I;16"
+            else Image.fromarray(levels[:, :, 0].astype("<u2") * 256)
+        )
+    content = encoded(image, "PNG", **({"transparency": 7} if mode == "P" else {}))
+    whole = decode(content)
+    monkeypatch.setattr(picture, "STRIP", 23 * 5)
+    strips = decode(content)
+    assert np.array_equal(whole.pixels, strips.pixels)
+    assert whole.transparent == strips.transparent
+
+
 @pytest.mark.parametrize("kind", [*FORMATS, "MPO"])
 def test_a_header_of_each_format(kind: str) -> None:
     name = "jpeg" if kind == "MPO" else kind.lower()

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from pydantic import BaseModel
 
-from filters.aesthetic import LiteAesthetic
 from filters.blur import Blur
 from filters.embedding import LiteEmbedding
 from filters.measure import PictureMeasure
@@ -137,10 +136,3 @@ def test_embedding_knows_a_copy_from_another_picture() -> None:
     vectors = np.asarray(LiteEmbedding()([picture(image) for image in pictures])["vector"], dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert vectors[0] @ vectors[1] > 0.95 > vectors[0] @ vectors[2]
-
-
-def test_aesthetic_prefers_colour_contrast_and_focus_and_stays_on_its_scale() -> None:
-    image = scene()
-    dull = Image.blend(image, Image.new("RGB", image.size, "grey"), 0.7).filter(ImageFilter.GaussianBlur(4))
-    good, bad, nothing = LiteAesthetic()([picture(image), picture(dull), picture(Image.new("RGB", (9, 9)))])["score"]
-    assert 10 >= good > bad > nothing >= 0

@@ -12,9 +12,10 @@ import webdataset
 
 from filters import registry
 from filters.picture import read_header
+from filters.text import Text
 from pipelines import decide, dedupe, fetch, release
 from pipelines.blob import Blob
-from pipelines.caption import simplified_stage
+from pipelines.caption import simplified, simplified_stage
 from pipelines.corpus import Corpus
 from pipelines.measure import stages, tables_of
 from pipelines.stage import run
@@ -23,7 +24,7 @@ from schemas.identity import digest
 from schemas.policy import Policy
 from schemas.recipe import Dedupe, Recipe
 from schemas.release import Manifest
-from schemas.tables import CANDIDATES, FETCHES
+from schemas.tables import CANDIDATES, FETCHES, SAMPLES, measure_table, verdicts_table
 
 CAPTIONS = ["红苹果", "藍色的花", "一只猫", "Hello", "  月亮 \n 与海 ", "雨"]
 KEEP_CHINESE = Policy.model_validate(
@@ -115,3 +116,37 @@ def test_other_tools_open_it(tmp_path: Path, draw: Callable[..., bytes], recipe:
 def test_a_folder_that_is_no_release(tmp_path: Path) -> None:
     with pytest.raises(JuZhouError, match="is not a release"):
         Manifest.load(tmp_path)
+
+
+def test_what_a_site_ends_its_captions_with_is_left_out(tmp_path: Path) -> None:
+    corpus = Corpus.create(tmp_path / "corpus")
+    words = measure_table("text", "0" * 12, "sample_id", Text.columns)
+    texts = simplified_stage().outputs[0]
+    verdicts = verdicts_table("p", "0" * 12)
+    corpus.adopt("{}", [words, texts, verdicts])
+    captions = [f"第{number}種花 - 花網" for number in range(30)]
+    captions += ["貓 - 黑色", "花網", "第3種花 - 花網"]
+    ids = [digest(str(number).encode()) for number in range(len(captions))]
+    hosts = ["flowers.example"] * 32 + ["other.example"]
+    found = [
+        {"candidate_id": one, "url_id": one, "source": "s", "url": f"http://{host}/{number}.jpg", "caption": caption}
+        for number, (one, host, caption) in enumerate(zip(ids, hosts, captions, strict=True))
+    ]
+    corpus.append(CANDIDATES, pa.Table.from_pylist(found, CANDIDATES.schema))
+    samples = [{"sample_id": row["candidate_id"], "image_id": row["candidate_id"]} | row for row in found]
+    corpus.append(SAMPLES, pa.Table.from_pylist(samples, SAMPLES.schema))
+    measured = pa.table({"sample_id": ids} | dict(Text()(captions, {})) | {"error": pa.nulls(len(ids), pa.string())})
+    corpus.append(words, measured)
+    simple = [{"sample_id": one, "rank": 1, "text": simplified(text)} for one, text in zip(ids, captions, strict=True)]
+    corpus.append(texts, pa.Table.from_pylist(simple, texts.schema))
+    corpus.append(verdicts, pa.Table.from_pylist([{"sample_id": one, "kept": True} for one in ids], verdicts.schema))
+    [suffix] = corpus.sql("FROM suffixes").to_pylist()
+    assert suffix == {"host": "flowers.example", "tail": "花網", "pictures": 30, "share": 30 / 32}
+    about = {"corpus": ".", "sources": {}, "measures": ["text"], "policy": ".", "release": "r"}
+    rows = release.selection(corpus, Recipe.model_validate(about))
+    held = dict(zip(rows.column("original_caption").to_pylist(), rows.column("caption").to_pylist(), strict=True))
+    assert held["第7種花 - 花網"] == "第7种花"
+    assert (held["貓 - 黑色"], held["花網"]) == ("猫 - 黑色", "花网")
+    assert {held[caption] for caption in captions if "第3種花" in caption} <= {"第3种花", "第3种花 - 花网"}
+    kept = Recipe.model_validate(about | {"captions": {"cut_suffixes": False}})
+    assert "第7种花 - 花网" in release.selection(corpus, kept).column("caption").to_pylist()
