@@ -40,10 +40,10 @@ class ChineseClip(Clip):
     def _load(self) -> Towers:
         from transformers import AutoImageProcessor, AutoTokenizer, ChineseCLIPModel
 
-        from model.device import pick, precision
+        from model.device import pick, scoring_precision
 
         path, device = folder(self.model), pick()
-        loaded: Any = ChineseCLIPModel.from_pretrained(path, dtype=precision(device), output_loading_info=True)
+        loaded: Any = ChineseCLIPModel.from_pretrained(path, dtype=scoring_precision(device), output_loading_info=True)
         model, found = loaded
         if missing := sorted(found["missing_keys"]):  # transformers would draw them by lot
             raise JuZhouError(f"{self.model}: lacks {len(missing)} weights of a Chinese-CLIP, {missing[0]} for one")

@@ -43,21 +43,21 @@ class OpenClip(Clip):
     def _load(self) -> Towers:
         import open_clip
 
-        from model.device import pick, precision
+        from model.device import pick, scoring_precision
 
         path, device = folder(self.model), pick()
         text = self.config["text_cfg"]
         tower = path / str(text.get("hf_model_name"))
         own = {"text_cfg": text | {"hf_model_name": str(tower), "hf_model_pretrained": False}} if tower.is_dir() else {}
         model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{path}", **own)
-        model = model.to(device, precision(device)).eval()
+        model = model.to(device, scoring_precision(device)).eval()
         return Towers(
             prepare=prepare,
             tokenize=open_clip.get_tokenizer(f"local-dir:{path}"),
             picture=model.encode_image,
             caption=model.encode_text,
             device=device,
-            precision=precision(device),
+            precision=scoring_precision(device),
         )
 
 

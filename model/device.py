@@ -29,8 +29,16 @@ def set_threads(count: int) -> None:
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """What weights are held in: bfloat16 where the device computes it, as some CPUs do, twice as fast as float32; else
-    float16 on an accelerator, and float32 on a CPU."""
+    """What weights are held in: half the bits on an accelerator, bfloat16 where it computes that; float32 elsewhere."""
     if device.type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+        return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def scoring_precision(device: torch.device) -> torch.dtype:
+    """The same for a model that scores: also a CPU that computes bfloat16 does so, twice as fast as float32.
+
+    What is drawn or said step after step keeps float32 there: its rounding differs with the number of threads.
+    """
+    computes = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if computes else precision(device)

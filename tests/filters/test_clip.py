@@ -149,7 +149,7 @@ def table(measure: Clip, chosen: list[Picture]) -> pa.Table:
 def test_vectors_and_cosines_are_the_library_s_own(
     made: tuple[str, Path], precision: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.device.precision", lambda device: precision)
+    monkeypatch.setattr("model.device.scoring_precision", lambda device: precision)
     clip, alignment = measures(made)
     seen, read = own_vectors(made)
     vectors = np.asarray(clip(pictures())["vector"])
