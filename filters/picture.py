@@ -12,7 +12,9 @@ from PIL import ExifTags, Image
 
 from filters.shrink import shrunk
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 64_000_000
+"""What is decoded within five seconds and two gigabytes, whatever the format; so is no side longer than MAX_SIDE."""
+MAX_SIDE = 65_535
 MAX_SCANNED = 1_000_000_000
 """Pixels times scans of a JPEG: a progressive one has ten scans; there may be more, of up to 5 ns a pixel each."""
 STRIP = 16_000_000
@@ -152,6 +154,8 @@ def _rgb(image: Image.Image) -> tuple[np.ndarray, int]:
 def _refuse_more(max_pixels: int, width: int, height: int) -> None:
     if width * height > max_pixels:
         raise ValueError(f"{width}×{height} is more than {max_pixels:,} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(f"{width}×{height} has a side of more than {MAX_SIDE:,} pixels")
 
 
 def _refuse_scans(content: bytes, width: int, height: int) -> None:
