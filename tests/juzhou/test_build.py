@@ -36,7 +36,7 @@ VOLATILE = {"fetched_at", "found_at", "tar", "offset"}
 """What a row says of when and where, which another run may say otherwise."""
 
 TABLES = ("pages", "candidates", "fetches", "images", "samples", "duplicates", "captions", "verdicts", "corpus")
-MEASURES = ("size", "blur", "pdq", "text")
+MEASURES = ("size", "pixels", "tone", "blur", "pdq", "text")
 
 
 def recipe(folder: Path, port: int, pages: int = PAGES) -> Path:
