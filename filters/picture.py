@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from filters.shrink import shrunk
 
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 60_000_000
 """What is decoded within five seconds and two gigabytes, whatever the format; so is no side longer than MAX_SIDE."""
 MAX_SIDE = 65_535
 MAX_SCANNED = 1_000_000_000

@@ -191,7 +191,7 @@ class Fetch(Strict):
     redirects: int = Field(default=5, ge=0)
     max_bytes: int = Field(default=50_000_000, ge=1)
     """The largest body that is read, packed or unpacked."""
-    max_pixels: int = Field(default=64_000_000, ge=1)
+    max_pixels: int = Field(default=60_000_000, ge=1)
     """The largest picture that is kept, by its header; larger ones than this no measure reads."""
     threads: int = Field(default=32, ge=1)
     """Requests in flight in one worker."""

@@ -274,31 +274,31 @@ def runs(width: int, height: int) -> bytes:
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "PNG, 64 megapixels of 1 bit": lambda: png(8_000, 8_000, 1, 0, zeros(8_000 * 1_001)),
-    "PNG, 64 megapixels with transparency": lambda: png(8_000, 8_000, 8, 6, zeros(8_000 * 32_001)),
-    "PNG, 64 megapixels of 16 bits": lambda: png(8_000, 8_000, 16, 0, zeros(8_000 * 16_001)),
-    "PNG, 60,000,000 × 1": lambda: png(60_000_000, 1, 1, 0, zeros(7_500_001)),
-    "PNG, 1 × 60,000,000": lambda: png(1, 60_000_000, 1, 0, zeros(120_000_000)),
+    "PNG, 59 megapixels of 1 bit": lambda: png(7_700, 7_700, 1, 0, zeros(7_700 * 964)),
+    "PNG, 59 megapixels with transparency": lambda: png(7_700, 7_700, 8, 6, zeros(7_700 * 30_801)),
+    "PNG, 59 megapixels of 16 bits": lambda: png(7_700, 7_700, 16, 0, zeros(7_700 * 15_401)),
+    "PNG, 59,000,000 × 1": lambda: png(59_000_000, 1, 1, 0, zeros(7_375_001)),
+    "PNG, 1 × 59,000,000": lambda: png(1, 59_000_000, 1, 0, zeros(118_000_000)),
     "PNG, more pixels than allowed": lambda: png(0x7FFFFFFF, 0x7FFFFFFF, 8, 6, zeros(1000)),
     "PNG, more bytes than pixels": lambda: png(8, 8, 8, 0, zeros(500_000_000)),
     "PNG, text of 300 MB": lambda: png(8, 8, 8, 0, zeros(72), chunk(b"zTXt", b"words\0\0" + zeros(300_000_000))),
     "PNG, profile of 300 MB": lambda: png(8, 8, 8, 0, zeros(72), chunk(b"iCCP", b"name\0\0" + zeros(300_000_000))),
     "PNG, 200,000 texts": lambda: png(8, 8, 8, 0, zeros(72), chunk(b"tEXt", b"a\0b") * 200_000),
-    "JPEG, 64 megapixels": lambda: plain("JPEG", (8_000, 8_000)),
+    "JPEG, 59 megapixels": lambda: plain("JPEG", (7_700, 7_700)),
     "JPEG, 16 megapixels in 500 scans": lambda: scans(500, (4_000, 4_000)),
-    "JPEG, 64 megapixels in 100 scans": lambda: scans(100, (8_000, 8_000)),
-    "WEBP, 64 megapixels": lambda: plain("WEBP", (16_383, 3_900), "RGBA", lossless=True, quality=0, method=0),
-    "AVIF, 64 megapixels": lambda: plain("AVIF", (8_000, 8_000), speed=10),
-    "GIF, 64 megapixels": lambda: plain("GIF", (8_000, 8_000), "P"),
+    "JPEG, 59 megapixels in 100 scans": lambda: scans(100, (7_700, 7_700)),
+    "WEBP, 59 megapixels": lambda: plain("WEBP", (16_383, 3_600), "RGBA", lossless=True, quality=0, method=0),
+    "AVIF, 59 megapixels": lambda: plain("AVIF", (7_700, 7_700), speed=10),
+    "GIF, 59 megapixels": lambda: plain("GIF", (7_700, 7_700), "P"),
     "GIF, 100,000 frames": lambda: frames(100_000),
     "BMP, 8 megapixels in runs of one": lambda: runs(4_000, 2_000),
-    "TIFF, 64 megapixels deflated": lambda: plain("TIFF", (8_000, 8_000), "L", compression="tiff_adobe_deflate"),
+    "TIFF, 59 megapixels deflated": lambda: plain("TIFF", (7_700, 7_700), "L", compression="tiff_adobe_deflate"),
     "TIFF, directories in a circle": lambda: tiff((8, grey(4, 4)), tail=bytes(200)),
     "TIFF, 50,000 directories": lambda: tiff(
         *((8 + (number + 1) * 114, grey(4, 4)) for number in range(50_000)), tail=bytes(200)
     ),
     "TIFF, its directory as its EXIF": lambda: tiff((0, [*grey(4, 4), (34665, 4, 1, 8)]), tail=bytes(200)),
-    "TIFF, strips of no height": lambda: tiff((0, grey(9_999, 9_999, t278=0)), tail=bytes(200)),
+    "TIFF, strips of no height": lambda: tiff((0, grey(7_999, 7_999, t278=0)), tail=bytes(200)),
     "TIFF, an entry of 4 GB": lambda: tiff((0, [*grey(4, 4), (700, 1, 0xFFFFFFFF, 8)]), tail=bytes(200)),
 }
 """Files made to take time or memory, each small enough to be fetched."""

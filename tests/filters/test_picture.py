@@ -174,7 +174,7 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 def test_a_header_is_read_without_a_pixel() -> None:
     no_pixels = png(16_000, 10_500, (b"IDAT", b"no such thing"))
     assert read_header(no_pixels, 168_000_000) == Header("png", 16_000, 10_500, 1)
-    with pytest.raises(ValueError, match=r"^16000×10500 is more than 64,000,000 pixels$"):
+    with pytest.raises(ValueError, match=r"^16000×10500 is more than 60,000,000 pixels$"):
         read_header(no_pixels)
     with pytest.raises(ValueError, match=r"^2147483647×2147483647 is more than "):
         read_header(png(2**31 - 1, 2**31 - 1, (b"IDAT", b"")))

@@ -188,7 +188,7 @@ class TestFolder:
         assert {name: picture["error"] for name, picture in found.items()} == {
             "empty.jpg": "not a picture: 0 bytes that begin with b''",
             "html.png": "not a picture: 22 bytes that begin with b'<html>not fo'",
-            "huge.png": "16000×10500 is more than 64,000,000 pixels",
+            "huge.png": "16000×10500 is more than 60,000,000 pixels",
             "large.bmp": "600,001 bytes are more than 600,000",
             "good.jpg": None,
             "wordy.jpg": "10,000 characters are said of it",
@@ -351,7 +351,7 @@ class TestTar:
         [row] = read(corpus, tars(corpus, there, max_bytes=2_000_000))
         errors = [one["error"] for one in row["pictures"]]
         large = "2,000,001 bytes are more than 2,000,000"
-        assert errors == [large, "16000×10500 is more than 64,000,000 pixels", None]
+        assert errors == [large, "16000×10500 is more than 60,000,000 pixels", None]
         assert row["pictures"][0]["caption"] == "one"
 
     def test_a_name_that_stands_twice(self, corpus: Corpus, there: Path, draw: Callable[..., bytes]) -> None:
@@ -489,7 +489,7 @@ class TestParquet:
             ("五", "no bytes"),
             ("六", "no bytes"),
             ("七", "not a picture: 0 bytes that begin with b''"),
-            ("八", "16000×10500 is more than 64,000,000 pixels"),
+            ("八", "16000×10500 is more than 60,000,000 pixels"),
         ]
         assert [one["caption_from"] for one in found[:2]] == ["column", "none"]
         assert content(corpus, found[0]) == content(corpus, found[2]) == draw(1)
