@@ -89,9 +89,7 @@ def _semantic(wanted: Semantic | None, tables: dict[str, Table], duplicates: Tab
     if not wanted:
         return None
     if wanted.embedding not in tables:
-        raise JuZhouError(
-            f"dedupe.semantic reads '{wanted.embedding}.vector': add the measure to the recipe's measures"
-        )
+        raise JuZhouError(f"look-alikes are found by the measure '{wanted.embedding}': add it to the recipe's measures")
     centres = semantic.centres_of(wanted, tables[wanted.embedding])
     return centres, semantic.table_of(wanted, centres, duplicates)
 
@@ -101,7 +99,7 @@ def _names(recipe: Recipe, tables: dict[str, Table]) -> Table | None:
     if not recipe.captions.mask_names:
         return None
     if "names" not in tables:
-        raise JuZhouError("captions.mask_names reads the measure 'names': add it to the recipe's measures")
+        raise JuZhouError("names are masked by the measure 'names': add it to the recipe's measures")
     return tables["names"]
 
 

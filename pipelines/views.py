@@ -74,15 +74,18 @@ PAGE_HOST = HOST.replace("url", "coalesce(shown.page_url, shown.url)")
 
 SUFFIXES = """
     WITH tails AS (
-        SELECT {host} AS host, tail, count(DISTINCT image_id) AS pictures, count(DISTINCT caption) AS captions
-        FROM shown JOIN text USING (sample_id) WHERE in_recipe AND tail IS NOT NULL GROUP BY ALL
-    ), hosts AS (SELECT {host} AS host, count(DISTINCT image_id) AS of FROM shown WHERE in_recipe GROUP BY ALL)
-    SELECT host, tail, pictures, pictures / of AS share FROM tails JOIN hosts USING (host)
-    WHERE pictures >= {pictures} AND captions >= {pictures} AND pictures >= {share} * of
+        SELECT {host} AS host, tail, count(DISTINCT coalesce(representative, image_id)) AS pictures,
+            count(DISTINCT caption) AS captions
+        FROM shown JOIN text USING (sample_id) LEFT JOIN duplicates USING (image_id)
+        WHERE in_recipe AND tail IS NOT NULL GROUP BY ALL
+    )
+    SELECT host, tail, pictures, pictures / sum(pictures) OVER (PARTITION BY host) AS share FROM tails
+    QUALIFY host <> '' AND pictures >= {least} AND captions >= {least} AND share >= {share}
 """
-SUFFIX_PICTURES = 20
-SUFFIX_SHARE = 0.05
-"""What ends the captions of so many pictures of a host, all worded otherwise before it, is the site's own."""
+SUFFIX_PICTURES = 10
+SUFFIX_SHARE = 0.3
+"""What ends the captions of so many different pictures of a host, all worded otherwise, and of so large a share of
+those whose captions have a tail, is the site's: it adds its name by a template, while 沙发-红色 is one colour of many."""
 
 
 def connect(
@@ -203,7 +206,7 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, folders: Iterable[Pa
 def _suffixes(connection: duckdb.DuckDBPyConnection) -> None:
     """The view `suffixes`; it is empty where the tails of captions were not measured."""
     if "tail" in (_columns(connection, "text") if _exists(connection, "text") else ()):
-        query = SUFFIXES.format(host=PAGE_HOST, pictures=SUFFIX_PICTURES, share=SUFFIX_SHARE)
+        query = SUFFIXES.format(host=PAGE_HOST, least=SUFFIX_PICTURES, share=SUFFIX_SHARE)
         connection.execute(f"CREATE VIEW suffixes AS {query}")
     else:
         columns = {"host": pa.string(), "tail": pa.string(), "pictures": pa.int64(), "share": pa.float64()}

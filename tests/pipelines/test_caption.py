@@ -3,12 +3,13 @@
 import pyarrow as pa
 import pytest
 
+from filters.names import Names
 from pipelines.caption import lines_stage, poem_stage, simplified_stage
 from pipelines.corpus import Corpus
-from pipelines.stage import run
+from pipelines.stage import pending, run
 from schemas.identity import digest
 from schemas.recipe import Poetry
-from schemas.tables import POEMS, SAMPLES, verdicts_table
+from schemas.tables import POEMS, SAMPLES, measure_table, verdicts_table
 
 POEMS_READ = {
     "静夜思": ("李白", ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]),
@@ -59,3 +60,16 @@ def test_lines_fit_what_a_caption_says(kept: Corpus) -> None:
     ranks = [(row["rank"], row["score"]) for row in rows if row["kind"] == "poem" and row["caption"] == "月亮"]
     assert [rank for rank, _ in ranks] == [1, 2] and ranks[0][1] >= ranks[1][1]
     assert all(run(kept, stage, silent) == 0 for stage in stages)
+
+
+def test_names_of_private_persons_are_masked_where_asked(kept: Corpus) -> None:
+    names = measure_table("names", "0" * 12, "sample_id", Names.columns)
+    found = [("一張橘子的圖片", "某人的圖片"), ("月亮", None)]
+    rows = [{"sample_id": digest(caption.encode()), "masked": masked, "count": 0} for caption, masked in found]
+    kept.append(names, pa.Table.from_pylist(rows, names.schema))
+    kept.adopt("{}", [VERDICTS, names])
+    asked, plain = simplified_stage(names), simplified_stage()
+    assert asked.outputs != plain.outputs
+    [(table, written)] = asked.work()(pending(kept, asked))  # type: ignore[misc]
+    assert table == asked.outputs[0]
+    assert set(written.column("text").to_pylist()) == {"某人的图片", "月亮", "雪山", "A B"}
