@@ -85,7 +85,7 @@ SUFFIXES = """
 SUFFIX_PICTURES = 10
 SUFFIX_SHARE = 0.3
 """What ends the captions of so many different pictures of a host, all worded otherwise, and of so large a share of
-those whose captions have a tail, is the site's: it adds its name by a template, while 沙发-红色 is one colour of many."""
+those whose captions have a tail, is the site's: it adds its name by a template, but 沙发-红色 is a colour."""
 
 
 def connect(
