@@ -104,7 +104,7 @@ def test_what_becomes_of_each_fault(corpus: Corpus, web: Web, limited: bool) -> 
 def test_the_bytes_are_the_original_ones(corpus: Corpus, web: Web) -> None:
     paths = [f"/fine/{number}.jpg" for number in range(40)]
     listed(corpus, *(web.site() + path for path in paths), f"{web.site()}/packed.jpg", f"{web.site()}/turned.jpg")
-    fetched_here(corpus, fetching(**FREE))
+    fetched_here(corpus, fetching(timeout_s=20, transfer_s=40, **FREE))
     assert fetch.images_of_fetches(corpus) == 42
     assert fetch.samples_of_images(corpus) == 42
     images = {row["image_id"]: row for row in corpus.sql("FROM images").to_pylist()}
