@@ -9,6 +9,7 @@ from pipelines import cluster, hamming
 from pipelines.corpus import Corpus
 from pipelines.leaders import Found, leaders
 from pipelines.stage import Progress
+from pipelines.views import literal
 from schemas.identity import DIGEST_BYTES, fingerprint
 from schemas.recipe import Dedupe
 from schemas.tables import DUPLICATES, Table, duplicates_table
@@ -28,10 +29,15 @@ def table_of(dedupe: Dedupe, measures: dict[str, Table]) -> Table:
     return duplicates_table("copies", fingerprint(version=2, **facts))
 
 
-def rank_of(measures: Sequence[str]) -> str:
-    """The order of pictures as SQL over `images` and the measures: pixels, then the aesthetic score, then image_id."""
+def rank_of(corpus: Corpus, measures: Sequence[str]) -> str:
+    """The order of pictures as SQL over `images` and the measures: pixels, then the aesthetic score, then image_id.
+
+    What a release holds comes first: it keeps its place when all is compared anew, as with another radius.
+    """
+    held = f"SELECT image_id FROM read_parquet({literal(corpus.releases / '*' / 'samples.parquet')})"
+    released = [f"images.image_id NOT IN ({held})"] if any(corpus.releases.glob("*/samples.parquet")) else []
     scores = [f"coalesce({name}.score, '-inf'::FLOAT) DESC" for name in AESTHETICS if name in measures][:1]
-    return ", ".join(["images.width::BIGINT * images.height DESC", *scores, "images.image_id"])
+    return ", ".join([*released, "images.width::BIGINT * images.height DESC", *scores, "images.image_id"])
 
 
 def run(corpus: Corpus, dedupe: Dedupe, table: Table, measures: Sequence[str], progress: Progress) -> int:
@@ -39,7 +45,7 @@ def run(corpus: Corpus, dedupe: Dedupe, table: Table, measures: Sequence[str], p
 
     Pictures of one build are ranked by `rank_of`, once all hashes are in. Down the ranks, a picture with the pixels of
     a representative, or within the radius of one or more, belongs to the nearest of them (the higher rank on a tie);
-    any other stands for itself. Pictures of earlier builds come first: what a release holds keeps its place.
+    any other stands for itself. Pictures of earlier builds come first and keep their places.
 
     A picture without a hash, or with one of too little quality, is a copy by its pixels alone.
 
@@ -52,7 +58,8 @@ def run(corpus: Corpus, dedupe: Dedupe, table: Table, measures: Sequence[str], p
     columns = f"images.image_id, coalesce(hash, ''::BLOB) AS hash, coalesce(quality, 0) AS quality, {pixels} AS digest"
     with corpus.connect() as connection:
         new = connection.sql(
-            f"SELECT {columns} FROM images {joins} ANTI JOIN duplicates USING (image_id) ORDER BY {rank_of(measures)}"
+            f"SELECT {columns} FROM images {joins} ANTI JOIN duplicates USING (image_id) "
+            f"ORDER BY {rank_of(corpus, measures)}"
         ).to_arrow_table()
         if not new.num_rows:
             return 0

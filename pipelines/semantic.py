@@ -75,7 +75,7 @@ def run(
         new = connection.sql(f"""
             SELECT images.image_id FROM duplicates JOIN images USING (image_id) JOIN {embedding} USING (image_id)
             {joins} {f"ANTI JOIN {here} AS done USING (image_id)" if there else ""}
-            WHERE representative = image_id AND vector IS NOT NULL ORDER BY {rank_of(measures)}
+            WHERE representative = image_id AND vector IS NOT NULL ORDER BY {rank_of(corpus, measures)}
         """).to_arrow_table()
         known = f"SELECT image_id, cluster, place FROM {here} WHERE leads ORDER BY cluster, place"
         old = connection.sql(known).to_arrow_table() if there else None

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,6 +118,19 @@ def test_what_came_first_keeps_its_place_though_a_larger_copy_comes(corpus: Corp
     assert found(corpus) == {1: (1, 0, None), 2: (1, 0, "pdq")}
     arrive(corpus)
     assert corpus.sql("FROM duplicates").num_rows == 2
+
+
+def test_what_a_release_holds_keeps_its_place_when_all_is_compared_anew(corpus: Corpus) -> None:
+    one = picture(1)
+    arrive(corpus, one)
+    arrive(corpus, picture(2, hash=flipped(one["hash"], 20), width=500))
+    (corpus.releases / "r-1").mkdir()
+    pq.write_table(pa.table({"image_id": pa.array([name(1)], pa.binary(16))}), corpus.releases / "r-1/samples.parquet")
+    wider = Dedupe(radius=40)
+    table = dedupe.table_of(wider, TABLES)
+    corpus.adopt("{}", [*TABLES.values(), table])
+    dedupe.run(corpus, wider, table, [*TABLES], lambda *told: None)
+    assert found(corpus) == {1: (1, 0, None), 2: (1, 20, "pdq")}
 
 
 @settings(deadline=None, max_examples=3)
