@@ -272,7 +272,7 @@ def _counts(corpus: Corpus, stage: Stage) -> tuple[int, int]:
         for table in stage.outputs:
             if corpus.parts(table.path):
                 error = "error IS NOT NULL" if "error" in table.schema.names else "false"
-                parts = f"read_parquet('{corpus.tables / table.path}/part-*.parquet')"
+                parts = corpus.rows_of(table)
                 [counts] = connection.execute(f"SELECT count(*), count(*) FILTER ({error}) FROM {parts}").fetchall()
                 done, failed = done + counts[0], failed + counts[1]
     return done, failed

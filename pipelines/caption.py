@@ -150,7 +150,7 @@ class _Match:
         self._table = table
         self._kept = kept
         self._convert = OpenCC("t2s").convert
-        parts = f"read_parquet('{corpus.tables / lines.path}/part-*.parquet')"
+        parts = corpus.rows_of(lines)
         rows = corpus.sql(f"""
             SELECT poem_id, title, author, text, vector FROM {parts} JOIN poems USING (poem_id)
             WHERE text IS NOT NULL ORDER BY poem_id, line

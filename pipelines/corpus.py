@@ -110,6 +110,10 @@ class Corpus:
         found = [path for table in tables for path in (self.tables / table).rglob("part-*.parquet")]
         return sorted(str(path.relative_to(self.tables)) for path in found)
 
+    def rows_of(self, table: Table) -> str:
+        """A FROM clause over all rows of a table that has parts, whether it is a current variant or not."""
+        return f"read_parquet({views.literal(self.tables / table.path / 'part-*.parquet')})"
+
     def adopt(self, recipe: str, variants: Sequence[Table]) -> None:
         """Make these variants the current ones, which the views show, and remember the recipe that asked for them."""
         current = self._current() | {"recipe": recipe, "variants": sorted(table.path for table in variants)}

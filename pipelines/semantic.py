@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipelines import cluster
 from pipelines.corpus import Corpus
-from pipelines.dedupe import ON_RAY, rank_of
+from pipelines.dedupe import AESTHETICS, ON_RAY, rank_of
 from pipelines.leaders import Found, leaders
 from pipelines.stage import Progress
 from schemas.identity import fingerprint
@@ -67,10 +67,10 @@ def run(
     nearest of them; any other leads. Pictures of earlier builds keep their place. Pictures on two sides of a cluster's
     border are not compared. A picture without a vector gets no row.
     """
-    here = f"read_parquet('{corpus.tables / table.path}/part-*.parquet')"
+    here = corpus.rows_of(table)
     there = bool(corpus.parts(table.path))
     embedding = semantic.embedding
-    joins = " ".join(f"LEFT JOIN {name} USING (image_id)" for name in measures if name.endswith("_aesthetic"))
+    joins = " ".join(f"LEFT JOIN {name} USING (image_id)" for name in AESTHETICS if name in measures)
     with corpus.connect() as connection:
         new = connection.sql(f"""
             SELECT images.image_id FROM duplicates JOIN images USING (image_id) JOIN {embedding} USING (image_id)
@@ -88,8 +88,9 @@ def run(
             "rank", pa.array(np.arange((old.num_rows if old else 0) + new.num_rows))
         )
         parts = _parts(rows.column("cluster").to_numpy(), len(centre))
-        work = partial(_look_alikes, corpus.path, semantic)
-        some = (cluster.spread(work, rows, parts)) if rows.num_rows >= ON_RAY else (work(rows, part) for part in parts)
+        shared = (corpus.path, semantic, rows)
+        on_ray = rows.num_rows >= ON_RAY
+        some = cluster.spread(_look_alikes, shared, parts) if on_ray else (_look_alikes(shared, part) for part in parts)
         found = pa.concat_tables(some).sort_by("image_id")
         corpus.append(table, found.append_column("error", pa.nulls(found.num_rows, pa.string())))
         progress("semantic", new.num_rows, new.num_rows)
@@ -111,8 +112,7 @@ def _of_copies(corpus: Corpus, here: str) -> pa.Table:
 def _centres(corpus: Corpus, semantic: Semantic, table: Table, new: pa.Table) -> np.ndarray:
     """The centres of the clusters, unit rows; learnt from the new pictures, where there are none yet."""
     if corpus.parts(table.path):
-        parts = f"read_parquet('{corpus.tables / table.path}/part-*.parquet')"
-        rows = corpus.sql(f"SELECT vector FROM {parts} ORDER BY cluster").column("vector")
+        rows = corpus.sql(f"SELECT vector FROM {corpus.rows_of(table)} ORDER BY cluster").column("vector")
         return np.stack(rows.to_numpy(zero_copy_only=False)).astype(np.float32)
     import faiss
 
@@ -157,8 +157,9 @@ def _parts(clusters: np.ndarray, count: int) -> list[tuple[int, int]]:
     return [(int(some[0]), int(some[-1])) for some in np.split(np.arange(count), np.flatnonzero(np.diff(group)) + 1)]
 
 
-def _look_alikes(path: Path, semantic: Semantic, pictures: pa.Table, part: tuple[int, int]) -> pa.Table:
-    """The rows of the new pictures in some clusters; old ones have a place."""
+def _look_alikes(shared: tuple[Path, Semantic, pa.Table], part: tuple[int, int]) -> pa.Table:
+    """The rows of the new pictures in some clusters of a corpus; old ones have a place."""
+    path, semantic, pictures = shared
     corpus = Corpus(path)
     numbers = pictures.column("cluster").to_numpy()
     mine = pictures.take(pa.array(np.flatnonzero((numbers >= part[0]) & (numbers <= part[1]))))

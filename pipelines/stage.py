@@ -86,9 +86,8 @@ def pending(corpus: Corpus, stage: Stage, limit: int | None = None) -> pa.Table:
         keys = ", ".join(stage.key)
         joins, lacks = [], []
         for index, table in enumerate(stage.outputs):
-            folder = corpus.tables / table.path
-            if any(folder.glob("part-*.parquet")):
-                there = f"SELECT DISTINCT {keys}, true AS there FROM read_parquet('{folder}/part-*.parquet')"
+            if corpus.parts(table.path):
+                there = f"SELECT DISTINCT {keys}, true AS there FROM {corpus.rows_of(table)}"
                 joins.append(f"LEFT JOIN ({there}) AS output_{index} USING ({keys})")
                 lacks.append(f"output_{index}.there IS NULL")
             else:

@@ -1,5 +1,6 @@
 """Copies and look-alikes in a corpus: who stands for whom, and that what came first keeps its place."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,16 @@ def test_later_look_alikes_leave_the_first_in_their_places(corpus: Corpus) -> No
     for cluster in range(3):
         places = [row["place"] for row in after.values() if row["cluster"] == cluster and row["leads"]]
         assert sorted(places) == list(range(1, len(places) + 1))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_look_alikes_over_ray_are_the_same(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(corpus, *around(corpus, 0, 130))
+    here = look(corpus)
+    shutil.rmtree(corpus.tables / ALIKE.path)
+    monkeypatch.setattr(semantic, "ON_RAY", 1)
+    monkeypatch.setattr(semantic, "VECTORS_AT_ONCE", 30)
+    assert look(corpus) == here
 
 
 def test_a_copy_has_what_its_representative_has(corpus: Corpus) -> None:
