@@ -48,7 +48,7 @@ def judge(connection: duckdb.DuckDBPyConnection, corpus: Corpus, policy: Policy)
         _check(connection, source, rule)
     values = ", ".join(f"({rule.value})::DOUBLE AS value_{index}" for index, rule in enumerate(policy.rules))
     failures = [
-        f"{{'rule': {literal(rule.name)}, 'value': value_{index}, 'threshold': {rule.threshold}::DOUBLE, "
+        f"{{'rule': {literal(rule.name)}, 'value': value_{index}, 'threshold': {rule.limit}::DOUBLE, "
         f"'failed': NOT coalesce({_passes(rule, f'value_{index}')}, false)}}"
         for index, rule in enumerate(policy.rules)
     ]
@@ -57,7 +57,7 @@ def judge(connection: duckdb.DuckDBPyConnection, corpus: Corpus, policy: Policy)
     query = f"""
         WITH valued AS (SELECT sample_id, in_recipe, {values} FROM {source}),
         judged AS (SELECT sample_id, list_filter([{", ".join(failures)}], lambda x: x.failed) AS failures FROM valued)
-        SELECT sample_id, len(failures) = 0 AS kept, failures[1].rule AS rule, failures[1].value AS value,
+        SELECT sample_id, len(failures) = 0 AS kept, 'rules' AS by, failures[1].rule AS rule, failures[1].value AS value,
             failures[1].threshold AS threshold, list_transform(failures, lambda x: x.rule) AS failed
         FROM judged ORDER BY sample_id
     """

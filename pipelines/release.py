@@ -187,7 +187,7 @@ def card(manifest: Manifest, rows: pa.Table, policy: Policy) -> str:
     sources = Counter(rows.column("source").to_pylist())
     licences = Counter(licence or "not stated" for licence in rows.column("licence").to_pylist())
     rules = [
-        f"| {rule.name} | `{rule.value}` | {'≥' if rule.min is not None else '≤'} {rule.threshold:g} | {rule.why} |"
+        f"| {rule.name} | `{rule.value}` | {rule.criterion} | {rule.why} |"
         for rule in policy.rules
     ]
     variants = ", ".join(f"`{name}@{variant}`" for name, variant in sorted(manifest.variants.items()))

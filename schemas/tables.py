@@ -10,7 +10,7 @@ from schemas.identity import DIGEST_BYTES
 ID = pa.binary(DIGEST_BYTES)
 TIME = pa.timestamp("us", tz="UTC")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Status(StrEnum):
@@ -181,6 +181,40 @@ POEMS = Table(
     ),
 )
 
+REVIEWS = Table(
+    "reviews",
+    ("sample_id", "reviewed_at", "reviewer"),
+    _schema(
+        sample_id=ID,
+        reviewed_at=TIME,
+        reviewer=pa.string(),
+        opinion=pa.string(),
+        note=pa.string(),
+        policy=pa.string(),
+        drawn_by=pa.string(),
+    ),
+)
+"""What a person said of a sample: `keep` and `drop` win over a policy's rules, `unsure` and null (a note alone) do not.
+
+The last opinion of anyone counts. `policy` is the digest of the policy under which it was looked at; `drawn_by` names
+the draw that showed it, as `rule:misaligned` or `kept`, null where the reviewer came upon it."""
+
+FORGOTTEN = Table(
+    "forgotten",
+    ("forgotten_id",),
+    _schema(
+        forgotten_id=ID,
+        kind=pa.string(),
+        value=pa.string(),
+        image_id=ID,
+        reason=pa.string(),
+        forgotten_at=TIME,
+    ),
+)
+"""A tombstone of what was taken down: a `url`, a `domain` with its subdomains, or an `image` by its bytes.
+
+It is all that is left of it, and what keeps it from being had again."""
+
 DUPLICATES = _schema(image_id=ID, representative=ID, distance=pa.float32(), method=pa.string())
 CAPTIONS = _schema(
     sample_id=ID,
@@ -204,13 +238,14 @@ TRANSLATIONS = _schema(
 VERDICTS = _schema(
     sample_id=ID,
     kept=pa.bool_(),
+    by=pa.string(),
     rule=pa.string(),
     value=pa.float64(),
     threshold=pa.float64(),
     failed=pa.list_(pa.string()),
 )
 
-ENTITIES = (PAGES, FILES, SYNTHESES, CANDIDATES, FETCHES, IMAGES, SAMPLES, POEMS)
+ENTITIES = (PAGES, FILES, SYNTHESES, CANDIDATES, FETCHES, IMAGES, SAMPLES, POEMS, REVIEWS, FORGOTTEN)
 """The tables without variants."""
 
 
@@ -237,5 +272,6 @@ def translations_table(source: str, fingerprint: str) -> Table:
 
 
 def verdicts_table(policy: str, fingerprint: str) -> Table:
-    """Kept or not; the first failed rule with its value and threshold; all failed rules, in the policy's order."""
+    """Kept or not, by `rules`, a `list` or a `review`; the first failed rule with its value and threshold, where it was
+    not kept; all failed rules, in the policy's order."""
     return Table(f"verdicts/{policy}@{fingerprint}", ("sample_id",), VERDICTS)

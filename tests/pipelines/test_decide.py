@@ -48,19 +48,27 @@ def verdicts(corpus: Corpus, rules: Policy) -> dict[str, dict[str, object]]:
 
 def test_the_first_failure_is_named_and_all_are_listed(scored: Corpus) -> None:
     found = verdicts(scored, policy(REPEATED, LOW, SHORT))
-    kept = {"kept": True, "rule": None, "value": None, "threshold": None, "failed": []}
+    kept = {"kept": True, "by": "rules", "rule": None, "value": None, "threshold": None, "failed": []}
     assert found["红苹果"] == kept
     low = found["蓝花"]
     assert (low["rule"], low["threshold"], low["failed"]) == ("low", 0.5, ["low"])
     assert low["value"] == pytest.approx(0.2)
     assert found["点击查看大图"] == {
         "kept": False,
+        "by": "rules",
         "rule": "repeated",
         "value": 3,
         "threshold": 2,
         "failed": ["repeated"],
     }
-    assert found["猫"] == {"kept": False, "rule": "low", "value": None, "threshold": 0.5, "failed": ["low", "short"]}
+    assert found["猫"] == {
+        "kept": False,
+        "by": "rules",
+        "rule": "low",
+        "value": None,
+        "threshold": 0.5,
+        "failed": ["low", "short"],
+    }
 
 
 def test_the_order_of_rules_decides_which_is_first(scored: Corpus) -> None:
