@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from filters import registry
 from pipelines import candidates, caption, cluster, decide, dedupe, fetch, measure, release, report, semantic, translate
 from pipelines.corpus import Corpus
@@ -149,20 +151,7 @@ def build(recipe: Recipe, say: Say, progress: Progress, refetch: bool = False) -
         with corpus.writing():
             corpus.adopt(recipe.model_dump_json(), steps.variants)
             _observe(recipe, corpus, steps, started, say, progress)
-            verdicts = decide.table_of(corpus, policy)
-            decide.run(corpus, policy, verdicts)
-            corpus.adopt(recipe.model_dump_json(), [*steps.variants, verdicts])
-            say(_funnel(corpus))
-            if recipe.poetry:
-                caption.add_poems(corpus)
-            for stage in steps.caption:
-                run(corpus, stage, progress)
-            if not corpus.sql("SELECT 1 FROM verdicts WHERE kept LIMIT 1").num_rows:
-                raise JuZhouError(
-                    "the policy keeps no sample, so there is nothing to release; see `juzhou sql` on verdicts"
-                )
-            newest = release.run(corpus, recipe, policy)
-            say(f"release {newest.name}: {newest}")
+            newest = _release(recipe, policy, corpus, steps, say, progress)
         stages = _train(recipe, newest, say)
         if recipe.report:
             report.write(corpus, policy, newest, stages, recipe.report)
@@ -170,6 +159,52 @@ def build(recipe: Recipe, say: Say, progress: Progress, refetch: bool = False) -
     finally:
         cluster.stop()
     return newest
+
+
+def freeze(
+    corpus: Corpus, name: str, policy: Policy | None, base: str | None, say: Say, progress: Progress
+) -> Path:
+    """Release what a policy keeps of a corpus as it is, by the policy of its recipe when left out; gives the folder.
+
+    Raises:
+        JuZhouError: the corpus is not of a build of this version, the policy cannot be used, or as `release.run`.
+    """
+    by_build = f"`juzhou build RECIPE` brings {corpus.path} up to date"
+    try:
+        recipe = Recipe.model_validate_json(corpus.recipe or "{}")
+    except ValidationError as error:
+        raise JuZhouError(f"there is no recipe in the corpus that this JuZhou reads; {by_build}") from error
+    steps = plan(recipe, corpus, datetime.now(UTC))
+    if not {table.path for table in steps.variants} <= set(corpus.variants):
+        raise JuZhouError(f"the corpus was measured by other versions or weights than there are now; {by_build}")
+    policy = policy or Policy.load(recipe.policy)
+    try:
+        with corpus.writing():
+            return _release(recipe, policy, corpus, steps, say, progress, name, base)
+    finally:
+        cluster.stop()
+
+
+def _release(
+    recipe: Recipe,
+    policy: Policy,
+    corpus: Corpus,
+    steps: Plan,
+    say: Say,
+    progress: Progress,
+    name: str | None = None,
+    base: str | None = None,
+) -> Path:
+    """Judge, make the captions that kept samples lack, and freeze."""
+    decide.adopt(corpus, policy)
+    say(_funnel(corpus))
+    if recipe.poetry:
+        caption.add_poems(corpus)
+    for stage in steps.caption:
+        run(corpus, stage, progress)
+    made = release.run(corpus, recipe, policy, name, base)
+    say(f"release {made.name}: {made}")
+    return made
 
 
 def _train(recipe: Recipe, newest: Path, say: Say) -> list[Path]:

@@ -17,11 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import views
+from pipelines.views import Place
 from schemas.errors import JuZhouError
+from schemas.identity import fingerprint
 from schemas.tables import SCHEMA_VERSION, Table
 
 UNFINISHED = ".unfinished-"
 """Prefix of whatever is being written; a name without it is whole."""
+FACTS = ("candidates", "fetches", "images", "samples", "measures", "duplicates")
+"""Tables whose rows a verdict depends on, beside the reviews."""
+STANDING = "standing.parquet"
+ROW_GROUP = 30_720
+"""Rows that are read at least where one is wanted."""
 
 
 class Corpus:
@@ -92,7 +99,9 @@ class Corpus:
         folder.mkdir(parents=True, exist_ok=True)
         part = f"part-{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
         unfinished = folder / (UNFINISHED + part)
-        pq.write_table(rows.select(table.schema.names).cast(table.schema), unfinished, compression="zstd")
+        pq.write_table(
+            rows.select(table.schema.names).cast(table.schema), unfinished, compression="zstd", row_group_size=ROW_GROUP
+        )
         flush(unfinished)
         unfinished.rename(folder / part)
 
@@ -115,9 +124,17 @@ class Corpus:
         return f"read_parquet({views.literal(self.tables / table.path / 'part-*.parquet')})"
 
     def adopt(self, recipe: str, variants: Sequence[Table]) -> None:
-        """Make these variants the current ones, which the views show, and remember the recipe that asked for them."""
-        current = self._current() | {"recipe": recipe, "variants": sorted(table.path for table in variants)}
-        self._remember(current)
+        """Make these variants the current ones, which the views show, and remember the recipe that asked for them.
+
+        Verdicts stay until others are adopted.
+        """
+        paths = {table.path for table in variants} | {path for path in self.variants if path.startswith("verdicts/")}
+        self._remember(self._current() | {"recipe": recipe, "variants": sorted(paths)})
+
+    def adopt_verdicts(self, table: Table, policy: str) -> None:
+        """Make these verdicts the current ones, and remember the policy, as JSON, that they follow."""
+        others = [path for path in self.variants if not path.startswith("verdicts/")]
+        self._remember(self._current() | {"policy": policy, "variants": sorted([*others, table.path])})
 
     def hide(self, sources: Sequence[str]) -> None:
         """Show what these sources found as out of the recipe, so that no release holds it; nothing is deleted."""
@@ -130,6 +147,11 @@ class Corpus:
     def recipe(self) -> str | None:
         """The recipe of the last build, as JSON."""
         return self._current().get("recipe")
+
+    @property
+    def policy(self) -> str | None:
+        """The policy of the current verdicts, as JSON."""
+        return self._current().get("policy")
 
     @property
     def variants(self) -> list[str]:
@@ -145,13 +167,41 @@ class Corpus:
         path = self.path / "current.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection with the views of `pipelines.views`."""
-        return views.connect(self.tables, self.variants, self.hidden, self.path / f"{UNFINISHED}spill")
+    @property
+    def place(self) -> Place:
+        """Where the views find what they show."""
+        standing = self.cache / STANDING
+        return Place(
+            tables=self.tables,
+            releases=self.releases,
+            variants=self.variants,
+            hidden=self.hidden,
+            standing=standing if standing.exists() else None,
+            spill=self.path / f"{UNFINISHED}spill",
+        )
+
+    @property
+    def state(self) -> str:
+        """Twelve hex digits of all that a measure, a caption or another sample may say of a sample before a verdict."""
+        current = [path for path in self.variants if not path.startswith(("verdicts/", "captions/"))]
+        return fingerprint(variants=current, parts=self.parts(*FACTS), hidden=self.hidden)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of what was derived from the corpus as it is; it may be deleted at any time."""
+        return self.path / "cache" / self.state
+
+    def connect(self, query: str | None = None) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with the views of `pipelines.views`.
+
+        Args:
+            query: what will be asked, so that the view `corpus` joins no more tables than that names.
+        """
+        return views.connect(self.place, query)
 
     def sql(self, query: str) -> pa.Table:
         """The answer to a query over the views."""
-        with self.connect() as connection:
+        with self.connect(query) as connection:
             return connection.sql(query).to_arrow_table()
 
     def ask(self, query: str) -> pa.Table:
@@ -161,12 +211,22 @@ class Corpus:
             JuZhouError: the query is no single question, or DuckDB cannot answer it.
         """
         query = views.read_only(query)
-        with self.connect() as connection:
-            views.lock_down(connection, self.tables)
+        with self.connect(query) as connection:
+            views.lock_down(connection, self.tables, self.releases, self.path / "cache")
             try:
                 return connection.sql(query).to_arrow_table()
             except duckdb.Error as error:
                 raise JuZhouError(str(error)) from error
+
+    def views_as_sql(self) -> str:
+        """The views as a script, for any other program with DuckDB in it; new parts are seen, new variants are not."""
+        with self.connect() as connection:
+            made = connection.execute("SELECT sql FROM duckdb_views() WHERE NOT internal ORDER BY view_oid").fetchall()
+        return "\n".join(["SET TimeZone = 'UTC';", *(sql for (sql,) in made)])
+
+    def sample(self, sample_id: bytes) -> dict[str, Any] | None:
+        """The wide row of one sample, by its keys; None where there is no such sample."""
+        return views.sample(self.place, sample_id)
 
     def read(self, tar: str, offset: int, length: int) -> bytes:
         """Original bytes of a picture, by the location that `images` and `fetches` hold."""

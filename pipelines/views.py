@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from pipelines.wide import PAGE_HOST, VERDICT, Source, Wide, measure_source, named
 from schemas.errors import JuZhouError
-from schemas.identity import HOST
-from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, TRANSLATIONS, VERDICTS
+from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, ID, TRANSLATIONS, VERDICTS
 
 MEMORY_SHARE = 0.4
 """Of the machine's memory, what a query may use before it spills; workers need the rest."""
@@ -49,28 +52,25 @@ HEADS_OF_SOME = """
 """
 """A picture out of the recipe hides no picture that is in it: the next in rank stands for the group."""
 
-SAMPLES_FOUND = """
-    SELECT
-        shown.sample_id, shown.image_id, shown.caption,
-        shown.source, shown.url, shown.page_url, shown.caption_from, shown.licence, shown.in_recipe,
-        images.tar, images."offset", images.length, images.format, images.orientation,
-        duplicates.representative, duplicates.distance, heads.stands_for_itself,
-        repeats.repeats
-    FROM shown
-    LEFT JOIN images USING (image_id)
-    LEFT JOIN duplicates USING (image_id)
-    LEFT JOIN ({heads}) AS heads USING (image_id)
-    LEFT JOIN repeats ON repeats.caption = shown.caption
+STANDING = """
+    WITH placed AS MATERIALIZED (
+        SELECT sample_id, image_id, candidate_id, source, in_recipe, md5_number(caption) AS words FROM shown
+    ), grouped AS MATERIALIZED (
+        SELECT placed.*, duplicates.representative, duplicates.distance, heads.stands_for_itself
+        FROM placed LEFT JOIN duplicates USING (image_id) LEFT JOIN ({heads}) AS heads USING (image_id)
+    ), counted AS (
+        SELECT words, count(DISTINCT coalesce(representative, image_id)) AS repeats
+        FROM grouped WHERE in_recipe GROUP BY words
+    )
+    SELECT grouped.* EXCLUDE (words), counted.repeats FROM grouped LEFT JOIN counted USING (words)
 """
+"""Captions are told apart by their digests, which are shorter."""
 
 REPEATS = """
     SELECT caption, count(DISTINCT coalesce(representative, image_id)) AS repeats
     FROM shown LEFT JOIN duplicates USING (image_id) WHERE in_recipe GROUP BY caption
 """
 
-
-PAGE_HOST = HOST.replace("url", "coalesce(shown.page_url, shown.url)")
-"""The host of the page that shows a picture, of a row of `shown`; of the picture, where the page is not known."""
 
 SUFFIXES = """
     WITH tails AS (
@@ -82,74 +82,119 @@ SUFFIXES = """
     SELECT host, tail, pictures, pictures / sum(pictures) OVER (PARTITION BY host) AS share FROM tails
     QUALIFY host <> '' AND pictures >= {least} AND captions >= {least} AND share >= {share}
 """
+RELEASED = pa.schema(
+    {
+        "release": pa.string(),
+        "made": pa.int32(),
+        "sample_id": ID,
+        "split": pa.string(),
+        "shard": pa.string(),
+        "offset": pa.int64(),
+        "length": pa.int64(),
+    }
+)
+NEWEST = "SELECT sample_id, arg_max(release, made) AS release FROM released GROUP BY sample_id"
+
 SUFFIX_PICTURES = 10
 SUFFIX_SHARE = 0.3
 """What ends the captions of so many different pictures of a host, all worded otherwise, and of so large a share of
 those whose captions have a tail, is the site's: it adds its name by a template, but 沙发-红色 is a colour."""
 
 
-def connect(
-    tables: Path, variants: Sequence[str] = (), hidden: Sequence[str] = (), spill: Path | None = None
-) -> duckdb.DuckDBPyConnection:
-    """Open DuckDB over the parts below `tables`.
+@dataclass(frozen=True)
+class Place:
+    """Where a corpus has what the views show."""
+
+    tables: Path
+    releases: Path
+    variants: Sequence[str] = ()
+    """The variants that are current, as paths below `tables`: `measures/alignment@0123456789ab`."""
+    hidden: Sequence[str] = ()
+    """Sources with candidates that are not in the recipe; `in_recipe` is false for what they alone found."""
+    standing: Path | None = None
+    """The view `standing` as a file, where one of the corpus as it is was made."""
+    spill: Path | None = None
+    """A folder for what does not fit the memory that a query may use."""
+
+
+def connect(place: Place, query: str | None = None) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB over a corpus.
 
     Views: one a table under its name (`captions` with a column `kind`); a measure under its own name, such as
     `alignment`; `shown`, a sample with the candidate that it is from; `repeats`, how many distinct pictures bear a
-    caption; `suffixes`, what a host ends its captions with; `samples_found`, a sample with its picture and where it is
-    from; and `corpus`, the same with the numbers of each measure as a struct (`alignment.score`), the verdict as one
-    more (`verdict.rule`).
+    caption; `suffixes`, what a host ends its captions with; `standing`, how a sample stands among the others;
+    `released`, a row for each release that holds a sample; and `corpus`, a wide row a sample with the numbers of each
+    measure as a struct (`alignment.score`), the verdict as one more (`verdict.rule`), and the newest release.
 
     Args:
-        variants: the variants that are current, as paths below `tables`: `measures/alignment@0123456789ab`.
-        hidden: sources that have candidates and are not in the recipe; `in_recipe` is false for what they alone found.
-        spill: a folder for what does not fit the memory that a query may use.
+        query: what will be asked, so that `corpus` joins no more tables than that names.
     """
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
     connection.execute("SET preserve_insertion_order = false")
     connection.execute(f"SET memory_limit = '{MEMORY_SHARE * _memory_bytes() / 2**20:.0f}MiB'")
-    if spill:
-        connection.execute(f"SET temp_directory = {literal(spill)}")
+    if place.spill:
+        connection.execute(f"SET temp_directory = {literal(place.spill)}")
     for table in ENTITIES:
-        _view(connection, table.path, [tables / table.path], table.schema)
-    for family, schema in (("duplicates", DUPLICATES), ("translations", TRANSLATIONS), ("verdicts", VERDICTS)):
-        _view(connection, family, _current(tables, variants, family).values(), schema)
-    _view(
-        connection,
-        "captions",
-        _current(tables, variants, "captions").values(),
-        CAPTIONS.append(pa.field("kind", pa.string())),
-    )
-    for name, folder in _current(tables, variants, "measures").items():
+        _view(connection, table.path, [place.tables / table.path], table.schema)
+    families = (("duplicates", DUPLICATES), ("translations", TRANSLATIONS), ("verdicts", VERDICTS))
+    for family, schema in families:
+        _view(connection, family, _current(place, family).values(), schema)
+    with_kind = CAPTIONS.append(pa.field("kind", pa.string()))
+    _view(connection, "captions", _current(place, "captions").values(), with_kind)
+    for name, folder in _current(place, "measures").items():
         _view(connection, name, [folder], None)
-    shown = SHOWN_OF_SOME.format(hidden=", ".join(map(literal, hidden))) if hidden else SHOWN
-    connection.execute(f"CREATE VIEW shown AS {shown}")
+    _released(connection, place.releases)
+    hidden = ", ".join(map(literal, place.hidden))
+    connection.execute(f"CREATE VIEW shown AS {SHOWN_OF_SOME.format(hidden=hidden) if hidden else SHOWN}")
     connection.execute(f"CREATE VIEW repeats AS {REPEATS}")
     _suffixes(connection)
     heads = HEADS_OF_SOME if hidden else HEADS
-    connection.execute(f"CREATE VIEW samples_found AS {SAMPLES_FOUND.format(heads=heads)}")
-    structs = [f"{_numbers(connection, name)} AS {name}" for name in _measures(connection, tables, variants)]
-    structs.append("{'kept': kept, 'rule': rule, 'value': value, 'threshold': threshold, 'failed': failed} AS verdict")
-    connection.execute(
-        f"CREATE VIEW corpus AS SELECT samples_found.*, {', '.join(structs)} "
-        f"FROM {joined(connection, tables, variants)} LEFT JOIN verdicts USING (sample_id)"
-    )
+    made = f"SELECT * FROM read_parquet({literal(place.standing)})" if place.standing else STANDING.format(heads=heads)
+    connection.execute(f"CREATE VIEW standing AS {made}")
+    connection.execute(f"CREATE VIEW corpus AS {wide(connection, place).query(named(query) if query else None)}")
     return connection
 
 
-def joined(connection: duckdb.DuckDBPyConnection, tables: Path, variants: Sequence[str]) -> str:
-    """A FROM clause with one row a sample, for expressions over `measure.column` and the columns of `samples_found`."""
-    joins = [
-        f"LEFT JOIN {name} USING ({'sample_id' if 'sample_id' in _columns(connection, name) else 'image_id'})"
-        for name in _measures(connection, tables, variants)
-    ]
-    return " ".join(["samples_found", *joins])
+def sample(place: Place, sample_id: bytes) -> dict[str, Any] | None:
+    """The wide row of one sample; None where there is no such sample."""
+    with connect(place) as connection:
+        keys = "sample_id, image_id, candidate_id"
+        wanted = blob(sample_id)
+        found = connection.sql(f"SELECT {keys} FROM standing WHERE sample_id = {wanted}").to_arrow_table().to_pylist()
+        if not found:
+            return None
+        only = {key: blob(value) for key, value in found[0].items() if value is not None}
+        [row] = connection.sql(wide(connection, place).query(only=only)).to_arrow_table().to_pylist()
+        return row
 
 
-def lock_down(connection: duckdb.DuckDBPyConnection, tables: Path) -> None:
-    """Leave a connection nothing but the files below `tables`, for good."""
-    connection.execute(f"SET allowed_directories = [{literal(tables)}]")
+def wide(connection: duckdb.DuckDBPyConnection, place: Place) -> Wide:
+    """The wide row of a sample."""
+    standing = ("sample_id", "image_id", "source", "in_recipe", "representative", "distance", "stands_for_itself")
+    found = ("url", "page_url", "caption_from", "licence")
+    lies = ("tar", "offset", "length", "format", "orientation")
+    return Wide(
+        (
+            Source("standing", "sample_id", {name: f"standing.{name}" for name in (*standing, "repeats")}),
+            Source("samples", "sample_id", {"caption": "samples.caption"}, "SELECT sample_id, caption FROM samples"),
+            Source(
+                "candidates",
+                "candidate_id",
+                {name: f"candidates.{name}" for name in found} | {"host": PAGE_HOST.format("candidates")},
+            ),
+            Source("images", "image_id", {name: f'images."{name}"' for name in lies}),
+            *(measure_source(connection, name) for name in _measures(place)),
+            Source("verdicts", "sample_id", {"verdict": VERDICT}),
+            Source("newest", "sample_id", {"release": "newest.release"}, NEWEST),
+        )
+    )
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection, *folders: Path) -> None:
+    """Leave a connection nothing but the files below some folders, for good."""
+    connection.execute(f"SET allowed_directories = [{', '.join(map(literal, folders))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
@@ -174,15 +219,15 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _current(tables: Path, variants: Sequence[str], family: str) -> dict[str, Path]:
+def _current(place: Place, family: str) -> dict[str, Path]:
     """The current variants of a family of tables: name without fingerprint → folder."""
-    paths = [path for path in variants if path.startswith(family + "/")]
-    return {path.removeprefix(family + "/").partition("@")[0]: tables / path for path in sorted(paths)}
+    paths = [path for path in place.variants if path.startswith(family + "/")]
+    return {path.removeprefix(family + "/").partition("@")[0]: place.tables / path for path in sorted(paths)}
 
 
-def _measures(connection: duckdb.DuckDBPyConnection, tables: Path, variants: Sequence[str]) -> list[str]:
+def _measures(place: Place) -> list[str]:
     """The current measures that have rows."""
-    return [name for name, folder in _current(tables, variants, "measures").items() if _whole_parts(folder)]
+    return [name for name, folder in _current(place, "measures").items() if _whole_parts(folder)]
 
 
 def _view(connection: duckdb.DuckDBPyConnection, name: str, folders: Iterable[Path], schema: pa.Schema | None) -> None:
@@ -200,17 +245,27 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, folders: Iterable[Pa
     if selects:
         connection.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
     elif schema is not None:
-        connection.register(name, schema.empty_table())
+        connection.execute(f"CREATE VIEW {name} AS {_empty(schema)}")
+
+
+@cache
+def _empty(schema: pa.Schema) -> str:
+    """A query without rows that has the columns of a schema."""
+    with duckdb.connect() as connection:
+        connection.register("nothing", schema.empty_table())
+        columns = connection.execute("DESCRIBE nothing").fetchall()
+    nulls = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind, *_ in columns)
+    return f"SELECT {nulls} WHERE false"
 
 
 def _suffixes(connection: duckdb.DuckDBPyConnection) -> None:
     """The view `suffixes`; it is empty where the tails of captions were not measured."""
     if "tail" in (_columns(connection, "text") if _exists(connection, "text") else ()):
-        query = SUFFIXES.format(host=PAGE_HOST, least=SUFFIX_PICTURES, share=SUFFIX_SHARE)
+        query = SUFFIXES.format(host=PAGE_HOST.format("shown"), least=SUFFIX_PICTURES, share=SUFFIX_SHARE)
         connection.execute(f"CREATE VIEW suffixes AS {query}")
     else:
         columns = {"host": pa.string(), "tail": pa.string(), "pictures": pa.int64(), "share": pa.float64()}
-        connection.register("suffixes", pa.schema(columns).empty_table())
+        connection.execute(f"CREATE VIEW suffixes AS {_empty(pa.schema(columns))}")
 
 
 def _exists(connection: duckdb.DuckDBPyConnection, view: str) -> bool:
@@ -226,15 +281,23 @@ def _columns(connection: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]
     return {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()}
 
 
-def _numbers(connection: duckdb.DuckDBPyConnection, measure: str) -> str:
-    """A struct of a measure's columns but its key, its vectors and its hashes, which no one reads by eye."""
-    heavy = ("BLOB", "[]", "[")
-    columns = [
-        name
-        for name, kind in _columns(connection, measure).items()
-        if not any(mark in kind for mark in heavy) and name not in ("image_id", "sample_id")
+def _released(connection: duckdb.DuckDBPyConnection, releases: Path) -> None:
+    """The view `released`: the releases in the order in which they were made, their samples, and where these lie."""
+    made = [path for path in releases.glob("*/samples.parquet") if not path.parent.name.startswith(".")]
+    selects = [
+        f'SELECT {literal(path.parent.name)} AS release, {number} AS made, sample_id, split, shard, "offset", length '
+        f"FROM read_parquet({literal(path)})"
+        for number, path in enumerate(sorted(made, key=lambda path: (path.stat().st_mtime_ns, path)))
     ]
-    return "{" + ", ".join(f"'{name}': {measure}.{name}" for name in columns) + "}"
+    if selects:
+        connection.execute(f"CREATE VIEW released AS {' UNION ALL BY NAME '.join(selects)}")
+    else:
+        connection.execute(f"CREATE VIEW released AS {_empty(RELEASED)}")
+
+
+def blob(content: bytes) -> str:
+    """A SQL blob literal."""
+    return f"unhex('{content.hex()}')"
 
 
 def literal(text: str | Path) -> str:

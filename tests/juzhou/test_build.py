@@ -256,7 +256,7 @@ def test_a_damaged_part_is_named_in_one_line(undisturbed: Corpus, tmp_path: Path
     damaged = Corpus(tmp_path / "corpus")
     part = damaged.tables / damaged.parts("images")[0]
     part.write_bytes(part.read_bytes()[:100])
-    done = juzhou("sql", damaged.path, "SELECT count(*) FROM samples_found")
+    done = juzhou("sql", damaged.path, "SELECT count(*) FROM corpus")
     assert done.returncode == 1
     assert part.name in done.stderr and done.stderr.count("\n") == 1
 

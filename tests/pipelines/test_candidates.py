@@ -99,8 +99,7 @@ def had(corpus: Corpus, source: str, url: str, content: bytes, caption: str = "�
 def judged(corpus: Corpus) -> dict[str, tuple[bool, str | None]]:
     """Caption → kept, and the rule that says why not."""
     with corpus.connect() as connection:
-        verdicts = decide.judge(connection, corpus, ANY)
-        connection.register("judged", verdicts)
+        connection.register("judged", decide.judged(corpus, ANY))
         rows = connection.sql("SELECT caption, kept, rule FROM judged JOIN samples USING (sample_id)").fetchall()
     return {caption: (kept, rule) for caption, kept, rule in rows}
 
@@ -117,7 +116,7 @@ def test_a_source_that_left_the_recipe_is_hidden_and_nothing_is_deleted(corpus: 
     corpus.hide(["leaves"])
     assert judged(corpus) == {"一": (True, None), "二": (False, "out-of-recipe"), "三": (True, None)}
     assert decide.table_of(corpus, ANY) != before, "the old verdicts are not taken for new ones"
-    [shared] = corpus.sql("SELECT source, url, in_recipe FROM samples_found WHERE caption = '三'").to_pylist()
+    [shared] = corpus.sql("SELECT source, url, in_recipe FROM corpus WHERE caption = '三'").to_pylist()
     assert shared == {"source": "stays", "url": "http://a.example/3.jpg", "in_recipe": True}
     assert corpus.sql("FROM samples").num_rows == 3
     corpus.hide([])
@@ -133,7 +132,7 @@ def test_a_hidden_picture_stands_for_no_other_one(corpus: Corpus) -> None:
     group = [{"image_id": one, "representative": large, "distance": 3.0} for one in (large, middle, small)]
     corpus.append(NEAR, pa.Table.from_pylist(group, DUPLICATES))
     corpus.adopt("{}", [NEAR])
-    query = "SELECT caption, stands_for_itself AS stands FROM samples_found ORDER BY caption"
+    query = "SELECT caption, stands_for_itself AS stands FROM corpus ORDER BY caption"
     before = {row["caption"]: row["stands"] for row in corpus.sql(query).to_pylist()}
     assert before == {"大": True, "中": False, "小": False}
     corpus.hide(["leaves"])
