@@ -34,12 +34,13 @@ ROW_GROUP = 30_720
 class Corpus:
     """A folder with `corpus.json`, `tables/`, `blobs/` and `releases/`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         """Open a corpus.
 
         Raises:
             JuZhouError: the folder is no corpus, or is one of another schema version.
         """
+        path = Path(path)
         try:
             about = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
             version = about["schema_version"]

@@ -115,7 +115,7 @@ class Quota(Strict):
 
     name: Name
     by: str
-    """A SQL expression for the kind, or for a list of kinds: `source`, `semantic.cluster`, `words.content`. A sample
+    """A SQL expression for the kind, or for a list of kinds: `source`, `semantic.cluster`, `words.word`. A sample
     without one is not counted."""
     most: int | None = Field(default=None, ge=1)
     """Samples of a kind."""

@@ -104,7 +104,7 @@ def test_a_share_quota_holds_and_no_larger_cap_does(counts: list[int], others: i
 
     caps = [cap for cap in range(max(counts) + 1) if holds(cap)]
     if max(caps) == 0 and any(counts):
-        with pytest.raises(JuZhouError, match=r"quota 'q': \d kinds of source cannot each be"):
+        with pytest.raises(JuZhouError, match=r"quota 'q': there are \d kinds by source, which cannot each be"):
             judged(quota(share=share), source=pa.array(kinds, pa.string()).to_pylist())
         return
     found = judged(quota(share=share), source=kinds)
