@@ -185,7 +185,8 @@ class Corpus:
     def state(self) -> str:
         """Twelve hex digits of all that a measure, a caption or another sample may say of a sample before a verdict."""
         current = [path for path in self.variants if not path.startswith(("verdicts/", "captions/"))]
-        return fingerprint(variants=current, parts=self.parts(*FACTS), hidden=self.hidden)
+        parts = {part: (self.tables / part).stat().st_size for part in self.parts(*FACTS)}
+        return fingerprint(variants=current, parts=parts, hidden=self.hidden)
 
     @property
     def cache(self) -> Path:

@@ -20,7 +20,7 @@ from schemas.tables import Table, verdicts_table
 
 OPINIONS = """
     SELECT sample_id, arg_max(opinion, (reviewed_at, reviewer)) AS opinion FROM reviews
-    WHERE opinion IS NOT NULL GROUP BY sample_id
+    WHERE opinion IS NOT NULL GROUP BY sample_id HAVING opinion IN ('keep', 'drop')
 """
 """The last word of people on a sample."""
 
@@ -49,9 +49,10 @@ LISTED = {
 
 
 def table_of(corpus: Corpus, policy: Policy) -> Table:
-    """The table of a policy's verdicts on the rows as they are now; new rows or reviews make another table."""
-    facts = {"policy": policy.digest, "state": corpus.state, "reviews": corpus.parts("reviews")}
-    return verdicts_table(policy.name, fingerprint(**facts))
+    """The table of a policy's verdicts on the rows as they are now; new rows or opinions make another table."""
+    query = f"SELECT sha256(string_agg(hex(sample_id) || opinion, ' ' ORDER BY sample_id)) FROM ({OPINIONS})"
+    opinions = corpus.sql(query).column(0)[0].as_py() if corpus.parts("reviews") else None
+    return verdicts_table(policy.name, fingerprint(policy=policy.digest, state=corpus.state, opinions=opinions))
 
 
 def adopt(corpus: Corpus, policy: Policy) -> int:

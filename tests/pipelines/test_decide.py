@@ -184,7 +184,9 @@ def test_people_win_over_rules_and_their_last_word_counts(scored: Corpus) -> Non
     assert found["蓝花"]["failed"] == ["low"], "what the rules say stands beside it"
     dropped = {"kept": False, "by": "review", "rule": "review", "value": None, "threshold": None, "failed": ["review"]}
     assert found["红苹果"] == dropped
+    second = decide.table_of(scored, rules)
     review(scored, "红苹果", None, minute=1, reviewer="王")
+    assert decide.table_of(scored, rules) == second, "a note makes none"
     assert not verdicts(scored, rules)["红苹果"]["kept"], "a note takes nothing back"
     review(scored, "红苹果", "unsure", minute=2, reviewer="王")
     assert verdicts(scored, rules)["红苹果"] == {
