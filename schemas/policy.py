@@ -145,7 +145,8 @@ class Policy(Strict):
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        names = [entry.name for entry in (*self.lists, *self.rules, *self.quotas)]
+        entries: tuple[Listed | Rule | Quota, ...] = (*self.lists, *self.rules, *self.quotas)
+        names = [entry.name for entry in entries]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"more than one rule is called '{twice[0]}'")
