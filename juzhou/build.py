@@ -10,7 +10,20 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from filters import registry
-from pipelines import candidates, caption, cluster, decide, dedupe, fetch, measure, release, report, semantic, translate
+from pipelines import (
+    candidates,
+    caption,
+    cluster,
+    decide,
+    dedupe,
+    fetch,
+    forget,
+    measure,
+    release,
+    report,
+    semantic,
+    translate,
+)
 from pipelines.corpus import Corpus
 from pipelines.material import pairs
 from pipelines.miniweb import MiniWeb as Web
@@ -111,14 +124,14 @@ def _stages(
     """The stages that observe a source; lists of URLs need none, for they are a question about rows."""
     match source:
         case Site():
-            return [site.crawl_stage(name, source, recipe.fetch, started)]
+            return [site.crawl_stage(corpus, name, source, recipe.fetch, started)]
         case MiniWeb():
             # It is crawled as any site is; its index and lists say what is new.
             seeds = (f"http://127.0.0.1:{source.port}/",)
             own = Site(kind="site", seeds=seeds, sitemaps=False, announced=1, depth=3)
-            return [site.crawl_stage(name, own, recipe.fetch, started)]
+            return [site.crawl_stage(corpus, name, own, recipe.fetch, started)]
         case Warc():
-            return [warc.warc_stage(name, source, recipe.fetch.user_agent)]
+            return [warc.warc_stage(corpus, name, source, recipe.fetch.user_agent)]
         case Folder():
             return [folder.folder_stage(corpus, name, source, recipe.fetch)]
         case Tar():
@@ -149,6 +162,7 @@ def build(recipe: Recipe, say: Say, progress: Progress, refetch: bool = False) -
     steps = plan(recipe, corpus, started, refetch)
     try:
         with corpus.writing():
+            forget.finish(corpus)
             corpus.adopt(recipe.model_dump_json(), steps.variants)
             _observe(recipe, corpus, steps, started, say, progress)
             newest = _release(recipe, policy, corpus, steps, say, progress)
@@ -161,9 +175,7 @@ def build(recipe: Recipe, say: Say, progress: Progress, refetch: bool = False) -
     return newest
 
 
-def freeze(
-    corpus: Corpus, name: str, policy: Policy | None, base: str | None, say: Say, progress: Progress
-) -> Path:
+def freeze(corpus: Corpus, name: str, policy: Policy | None, base: str | None, say: Say, progress: Progress) -> Path:
     """Release what a policy keeps of a corpus as it is, by the policy of its recipe when left out; gives the folder.
 
     Raises:
@@ -180,6 +192,7 @@ def freeze(
     policy = policy or Policy.load(recipe.policy)
     try:
         with corpus.writing():
+            forget.finish(corpus)
             return _release(recipe, policy, corpus, steps, say, progress, name, base)
     finally:
         cluster.stop()
@@ -246,6 +259,7 @@ def _observe(recipe: Recipe, corpus: Corpus, steps: Plan, started: datetime, say
         _find(recipe, corpus, steps, started)
         if run(corpus, steps.fetch, _telling(corpus, say, progress)):
             say(told(corpus))
+    forget.finish(corpus)
     fetch.images_of_fetches(corpus)
     fetch.samples_of_images(corpus)
     if not corpus.sql("SELECT 1 FROM samples LIMIT 1").num_rows:

@@ -9,17 +9,28 @@ import traceback
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import duckdb
 import pyarrow as pa
 import typer
+import typer.core
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from schemas.errors import JuZhouError
 
+if TYPE_CHECKING:
+    from pipelines.decide import Change
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+DECIDED = """
+    SELECT count(*) AS samples, count(*) FILTER (kept) AS kept, count(*) FILTER (kept AND "by" = 'review') AS by_people,
+        count(*) FILTER (kept AND "by" = 'list') AS by_lists
+    FROM verdicts
+"""
 
 CorpusPath = Annotated[Path, typer.Argument(help="The folder of a corpus.")]
 
@@ -80,20 +91,237 @@ def status(corpus: CorpusPath) -> None:
 
 
 @app.command()
+def decide(
+    corpus: CorpusPath,
+    policy: Annotated[Path | None, typer.Argument(help="A policy in YAML.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A B", help="Two policies: who enters and who leaves if B takes A's place; nothing is written."
+        ),
+    ] = None,
+) -> None:
+    """Judge every sample by a policy, and show what each rule rejects. Nothing is measured again.
+
+    Example: juzhou decide demo/corpus recipes/policy.yaml
+
+    Example: juzhou decide demo/corpus --compare recipes/policy.yaml stricter.yaml
+    """
+    from pipelines import decide
+    from pipelines.corpus import Corpus
+    from schemas.policy import Policy
+
+    if (policy is None) == (compare is None):
+        raise JuZhouError("either a POLICY is wanted or --compare A B")
+    opened = Corpus(corpus)
+    if policy:
+        wanted = Policy.load(policy)
+        with opened.writing():
+            decide.adopt(opened, wanted)
+        lines = decide.funnel(opened, wanted)
+        columns = ("rule", "wants", "rejects", "only it", "left")
+        _print_counts(columns, [(line.rule, line.criterion, line.alone, line.only, line.left) for line in lines])
+        [counts] = opened.sql(DECIDED).to_pylist()
+        _say("{kept:,} of {samples:,} samples kept · people kept {by_people:,} and lists {by_lists:,}".format(**counts))
+    elif compare:
+        changes = decide.compare(opened, Policy.load(compare[0]), Policy.load(compare[1]))
+        before, after = changes.kept
+        _say(f"{before:,} of {changes.samples:,} samples kept before, {after:,} after")
+        _print_changes("enter, kept out before by", changes.enter)
+        _print_changes("leave, kept out now by", changes.leave)
+
+
+class _Releases(typer.core.TyperGroup):
+    """`juzhou release CORPUS NAME` is `juzhou release freeze CORPUS NAME`."""
+
+    def parse_args(self, context: Any, words: list[str]) -> list[str]:
+        known = not words or words[0] in self.commands or words[0] == "--help"
+        return super().parse_args(context, words if known else ["freeze", *words])
+
+
+releases = typer.Typer(cls=_Releases, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(releases, name="release")
+
+
+@releases.callback()
+def release() -> None:
+    """Freeze what a policy keeps, and compare what was frozen.
+
+    Example: juzhou release demo/corpus v2 --policy recipes/policy.yaml --base v1
+
+    Example: juzhou release diff demo/corpus v1 v2
+    """
+
+
+@releases.command()
+def freeze(
+    corpus: CorpusPath,
+    name: Annotated[str, typer.Argument(help="What the release is called. A release never changes.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="A policy in YAML; that of the corpus's recipe when left out.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The name of a release: only what is not in it as it is gets written.")
+    ] = None,
+) -> None:
+    """Judge every sample, make the captions that are lacking, and write shards, manifest and card. The word freeze may
+    be left out.
+
+    Example: juzhou release demo/corpus v1 --policy recipes/policy.yaml
+    """
+    from juzhou.build import freeze
+    from pipelines.corpus import Corpus
+    from schemas.policy import Policy
+
+    freeze(Corpus(corpus.resolve()), name, Policy.load(policy) if policy else None, base, _say, _Progress())
+
+
+@releases.command()
+def diff(
+    corpus: CorpusPath,
+    first: Annotated[str, typer.Argument(help="The name of a release.")],
+    second: Annotated[str, typer.Argument(help="The name of another.")],
+) -> None:
+    """Show what sets two releases of a corpus apart.
+
+    Example: juzhou release diff demo/corpus v1 v2
+    """
+    from pipelines.corpus import Corpus
+    from pipelines.difference import between
+
+    found = between(Corpus(corpus.resolve()), first, second)
+    _say(f"{found.both:,} samples in both · {found.gone:,} in {first} alone · {found.new:,} in {second} alone")
+    _say(f"in both: {found.captions:,} captions changed · {found.splits:,} splits changed")
+    for before, after in found.reworded:
+        _say(f"  {before} → {after}")
+    _print_counts(("source", "both", f"{first} alone", f"{second} alone"), found.sources)
+    if found.rules:
+        _print_counts((f"why {first} alone, by the verdicts now", "samples"), found.rules)
+    if found.policy:
+        _print_counts(("policy", first, second), found.policy)
+    means = [(name, *("" if mean is None else f"{mean:.4g}" for mean in both)) for name, *both in found.scores]
+    _print_counts(("mean of", first, second), means)
+
+
+@app.command()
 def sql(
     corpus: CorpusPath,
-    query: Annotated[str, typer.Argument(help="One SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN of DuckDB.")],
+    query: Annotated[
+        str | None, typer.Argument(help="One SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN of DuckDB.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="How rows are printed.")] = Format.TABLE,
+    views: Annotated[bool, typer.Option(help="Print the views as SQL, for the DuckDB shell.")] = False,
 ) -> None:
     """Ask a corpus in SQL. SHOW TABLES lists the views, DESCRIBE corpus the columns of the widest one.
 
-    Ids are 16 bytes: they print as hex, and unhex('…') writes one.
+    Ids are 16 bytes: they print as hex, and unhex('…') writes one. For the DuckDB shell, its user interface or any
+    other program with DuckDB in it:
+
+    juzhou sql demo/corpus --views > views.sql; duckdb -init views.sql; duckdb -init views.sql -ui
 
     Example: juzhou sql demo/corpus "SELECT verdict.rule, count(*) FROM corpus GROUP BY ALL ORDER BY 2 DESC"
     """
     from pipelines.corpus import Corpus
 
-    _print_rows(Corpus(corpus).ask(query), format)
+    opened = Corpus(corpus.resolve())
+    if views:
+        _say(opened.views_as_sql())
+    elif query is None:
+        raise JuZhouError("a QUERY is wanted; SHOW TABLES lists what there is")
+    else:
+        _print_rows(opened.ask(query), format)
+
+
+@app.command()
+def stats(
+    corpus: CorpusPath,
+    html: Annotated[Path | None, typer.Option(help="A file for the same figures as a page with charts.")] = None,
+) -> None:
+    """Show what a corpus is made of: how much came through, what the measures saw, what the rules reject.
+
+    Example: juzhou stats demo/corpus --html statistics.html
+    """
+    from pipelines import statistics
+    from pipelines.corpus import Corpus
+
+    sections = statistics.ask(Corpus(corpus))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for section in statistics.brief(sections):
+        table = Table(title=section.title, title_justify="left", caption=section.about, caption_justify="left")
+        for column in section.columns:
+            table.add_column(column.replace("_", " "), justify="right" if section.is_number(column) else "left")
+        for cells in section.cells():
+            table.add_row(*map(Text, cells))
+        console.print(table, "")
+    if html:
+        statistics.write(sections, corpus.resolve().name, html)
+        _say(f"{html}: {html.stat().st_size / 1000:,.0f} kB")
+
+
+@app.command()
+def forget(
+    corpus: CorpusPath,
+    url: Annotated[list[str] | None, typer.Option(help="The URL of a picture or of a page.")] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="A domain, with all hosts below it.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="An image_id in hex, or a file with the picture.")] = None,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="A text file with a URL, a domain or an image_id a line.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for whoever asks later.")] = None,
+) -> None:
+    """Take pictures down: out of the tables, their bytes too, never to be fetched again. It cannot be undone.
+
+    With nothing named, a take-down that was interrupted is completed. Releases never change: those that hold some of
+    it are listed, and are yours to withdraw.
+
+    Example: juzhou forget demo/corpus --url https://example.org/a.jpg --reason "its author asked"
+
+    Example: juzhou forget demo/corpus --domain example.org
+    """
+    from pipelines import forget
+    from pipelines.corpus import Corpus
+    from pipelines.forget import Request
+
+    wanted = [Request.of_url(one) for one in url or ()] + [Request.of_domain(one) for one in domain or ()]
+    wanted += [Request.of_image(one) for one in image or ()] + (Request.of_list(listed) if listed else [])
+    opened = Corpus(corpus.resolve())
+    with opened.writing():
+        taken = forget.forget(opened, wanted, reason) if wanted else forget.finish(opened)
+    if taken is None:
+        _say("all of it was forgotten before" if wanted else "no take-down is left to complete")
+    else:
+        for kind, value in dict.fromkeys((one.kind, one.value) for one in wanted):
+            _say(f"{kind} {value}: {taken.told(kind, value)}")
+        _say(
+            f"{taken.images:,} pictures, {taken.samples:,} samples and {taken.candidates:,} candidates forgotten · "
+            f"{taken.parts:,} parts written anew"
+        )
+    if releases := taken.releases if taken else forget.held(opened):
+        _print_counts(("release to withdraw", "samples of it"), releases)
+
+
+@app.command()
+def audit(
+    corpus: CorpusPath,
+    policy: Annotated[
+        Path | None, typer.Option(help="The policy that the verdicts are of, where the corpus does not remember it.")
+    ] = None,
+    reviewer: Annotated[str | None, typer.Option(help="Who reviews; the login name when left out.")] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; any other than this machine's own wants a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8710,
+) -> None:
+    """Look at a corpus in the browser: samples and why they are in or out, thresholds, copies, reviews, SQL.
+
+    Example: juzhou audit demo/corpus
+    """
+    import getpass
+
+    from pipelines.audit.app import serve
+    from pipelines.corpus import Corpus
+
+    serve(Corpus(corpus.resolve()), policy, reviewer or getpass.getuser(), host, port, _say)
 
 
 @app.command()
@@ -219,6 +447,20 @@ def _print_counts(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> No
     for row in rows:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else value or "" for value in row))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_changes(what: str, changes: "Sequence[Change]") -> None:
+    """Samples that enter or leave, by rule, with examples."""
+    _say(f"{sum(change.samples for change in changes):,} {what}")
+    rows = []
+    for change in changes:
+        shown = [
+            f"{example['caption']} ({'no value' if example['value'] is None else format(example['value'], '.4g')})"
+            for example in change.examples
+        ]
+        rows.append((change.rule, change.criterion, change.samples, " · ".join(shown)))
+    if rows:
+        _print_counts(("rule", "wants", "samples", "for example"), rows)
 
 
 def _readable(value: object) -> object:

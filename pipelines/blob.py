@@ -16,7 +16,8 @@ TAR_BLOCK = 512
 class Blob:
     """A tar that is being written: pictures stream into it, and it appears under its name when the context ends well.
 
-    Its name follows from what it holds, and the names within are image_ids: nothing in it is named by a stranger.
+    Its name follows from what it holds, in which order, for rows say where in it. The names within are image_ids:
+    nothing in it is named by a stranger.
     """
 
     def __init__(self, blobs: Path) -> None:
@@ -46,7 +47,7 @@ class Blob:
     @cached_property
     def name(self) -> str:
         """The tar's name below the corpus's blobs, once the context has ended."""
-        return digest(b"".join(sorted(self._places))).hex() + ".tar"
+        return digest(b"".join(self._places)).hex() + ".tar"
 
     def __enter__(self) -> Self:
         return self

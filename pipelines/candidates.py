@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pipelines.corpus import Corpus
 from pipelines.stage import derive
 from pipelines.views import literal
+from pipelines.web import FORGOTTEN
 from schemas.identity import CANDIDATE_ID, URL_ID
 from schemas.tables import CANDIDATES, FETCHES, OUTCOME, WORDS
 
@@ -18,8 +19,9 @@ def of_pages(corpus: Corpus, sources: Collection[str], recipe: str) -> int:
 
 
 def of_files(corpus: Corpus, sources: Collection[str], recipe: str) -> int:
-    """Every picture that a file holds, with its words."""
-    return _derive(corpus, f"SELECT source, read_at, unnest(pictures) AS found FROM files {_of(sources)}", recipe)
+    """Every picture that a file holds, with its words; what was taken down has none."""
+    found = f"SELECT source, read_at, unnest(pictures) AS found FROM files {_of(sources)}"
+    return _derive(corpus, f"FROM ({found}) WHERE found.error IS DISTINCT FROM {literal(FORGOTTEN)}", recipe)
 
 
 def fetches_of_files(corpus: Corpus) -> int:

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -24,9 +24,11 @@ from schemas.tables import SCHEMA_VERSION, Table
 
 UNFINISHED = ".unfinished-"
 """Prefix of whatever is being written; a name without it is whole."""
-FACTS = ("candidates", "fetches", "images", "samples", "measures", "duplicates")
+FACTS = ("candidates", "fetches", "images", "samples", "measures", "duplicates", "forgotten")
 """Tables whose rows a verdict depends on, beside the reviews."""
 STANDING = "standing.parquet"
+TRIES = 20
+"""How often a query is asked that take-downs get in the way of."""
 ROW_GROUP = 30_720
 """Rows that are read at least where one is wanted."""
 
@@ -115,6 +117,15 @@ class Corpus:
             new = connection.sql(lacking).to_arrow_table()
         self.append(table, new)
 
+    def replace_part(self, part: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+        """Put other rows into a part, under its name; who reads it meanwhile sees the old ones or the new, whole."""
+        unfinished = part.with_name(UNFINISHED + part.name)
+        with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+            for rows in tables:
+                writer.write_table(rows, row_group_size=ROW_GROUP)
+        flush(unfinished)
+        unfinished.replace(part)
+
     def parts(self, *tables: str) -> list[str]:
         """The names of all parts of some tables with their variants, oldest first within a variant."""
         found = [path for table in tables for path in (self.tables / table).rglob("part-*.parquet")]
@@ -141,6 +152,10 @@ class Corpus:
         """Show what these sources found as out of the recipe, so that no release holds it; nothing is deleted."""
         self._remember(self._current() | {"hidden": sorted(sources)})
 
+    def mark_purged(self, parts: Sequence[str]) -> None:
+        """Note the parts of `forgotten` of whose take-downs nothing is left but their tombstones."""
+        self._remember(self._current() | {"purged": sorted(parts)})
+
     def _remember(self, current: dict[str, Any]) -> None:
         write_whole(self.path / "current.json", (json.dumps(current, ensure_ascii=False, indent=1) + "\n").encode())
 
@@ -163,6 +178,11 @@ class Corpus:
     def hidden(self) -> list[str]:
         """Sources with candidates that the last recipe does not name."""
         return self._current().get("hidden", [])
+
+    @property
+    def purged(self) -> list[str]:
+        """Parts of `forgotten` whose take-downs are complete."""
+        return self._current().get("purged", [])
 
     def _current(self) -> dict[str, Any]:
         path = self.path / "current.json"
@@ -203,8 +223,12 @@ class Corpus:
 
     def sql(self, query: str) -> pa.Table:
         """The answer to a query over the views."""
-        with self.connect(query) as connection:
-            return connection.sql(query).to_arrow_table()
+
+        def answer() -> pa.Table:
+            with self.connect(query) as connection:
+                return connection.sql(query).to_arrow_table()
+
+        return self._settled(answer)
 
     def ask(self, query: str) -> pa.Table:
         """The answer to a stranger's query: one question over the views, with no reach beyond the tables.
@@ -213,12 +237,27 @@ class Corpus:
             JuZhouError: the query is no single question, or DuckDB cannot answer it.
         """
         query = views.read_only(query)
-        with self.connect(query) as connection:
-            views.lock_down(connection, self.tables, self.releases, self.path / "cache")
-            try:
+
+        def answer() -> pa.Table:
+            with self.connect(query) as connection:
+                views.lock_down(connection, self.tables, self.releases, self.path / "cache")
                 return connection.sql(query).to_arrow_table()
-            except duckdb.Error as error:
-                raise JuZhouError(str(error)) from error
+
+        try:
+            return self._settled(answer)
+        except duckdb.Error as error:
+            raise JuZhouError(str(error)) from error
+
+    def _settled(self, answer: Callable[[], pa.Table]) -> pa.Table:
+        """An answer, sought again where a take-down put other rows into a part that was just being read."""
+        for _ in range(TRIES):
+            started = time.time()
+            try:
+                return answer()
+            except duckdb.Error:
+                if not any(part.stat().st_ctime > started - 0.1 for part in self.tables.rglob("part-*.parquet")):
+                    raise
+        return answer()
 
     def views_as_sql(self) -> str:
         """The views as a script, for any other program with DuckDB in it; new parts are seen, new variants are not."""

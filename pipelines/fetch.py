@@ -15,8 +15,9 @@ from pipelines.blob import Blob
 from pipelines.corpus import Corpus
 from pipelines.retry import attempts, retry_at
 from pipelines.stage import ROUND, Rows, Stage, derive
+from pipelines.tombstones import Tombstones
 from pipelines.views import literal
-from pipelines.web import Failed, Web, host_of
+from pipelines.web import FORGOTTEN, Failed, Web, host_of
 from schemas.identity import HOST, SAMPLE_ID, digest
 from schemas.recipe import Fetch
 from schemas.tables import FETCHES, IMAGES, SAMPLES, Status
@@ -65,7 +66,7 @@ def fetch_stage(
         key=("url_id", "attempt"),
         inputs=inputs,
         outputs=(FETCHES,),
-        work=lambda: _Fetch(fetch, corpus.blobs),
+        work=lambda: _Fetch(fetch, corpus.blobs, Tombstones.of(corpus)),
         batch=BATCH,
         together="host" if limited else None,
         at_once=max(1, int(TURN_S * rate)) if rate else BATCH,
@@ -97,17 +98,18 @@ def samples_of_images(corpus: Corpus) -> int:
 class _Fetch:
     """A batch of URLs → one tar of original bytes and a row an attempt."""
 
-    def __init__(self, fetch: Fetch, blobs: Path) -> None:
+    def __init__(self, fetch: Fetch, blobs: Path, forgotten: Tombstones) -> None:
         self._fetch = fetch
         self._blobs = blobs
-        self._web = Web(fetch)
+        self._forgotten = forgotten
+        self._web = Web(fetch, refuse=forgotten.refuse)
 
     def __call__(self, batch: pa.Table) -> Rows:
         asked = {row["url_id"].hex(): row for row in batch.to_pylist()}
         self._web.introduce(row["at"] for row in asked.values())
         urls = {name: row["at"] for name, row in asked.items()}
         with Blob(self._blobs) as blob:
-            transfer = _Transfer(self._web, urls, self._fetch.max_pixels, blob)
+            transfer = _Transfer(self._web, urls, self._fetch.max_pixels, blob, self._forgotten.images)
             transfer.run(self._fetch.threads)
         outcomes, moved = [], []
         for name, row in asked.items():
@@ -143,11 +145,14 @@ class _Fetch:
 class _Transfer:
     """The opener, the resizer and the writer that img2dataset works with, for one batch."""
 
-    def __init__(self, web: Web, urls: dict[str, str], max_pixels: int, blob: Blob) -> None:
+    def __init__(
+        self, web: Web, urls: dict[str, str], max_pixels: int, blob: Blob, forgotten: Collection[bytes]
+    ) -> None:
         self._web = web
         self._urls = urls
         self._max_pixels = max_pixels
         self._blob = blob
+        self._forgotten = forgotten
         self._broken: OSError | None = None
         self.found: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, Failed] = {}
@@ -223,6 +228,9 @@ class _Transfer:
             self.failures[name] = Failed(Status.PERMANENT, str(error), self._answers[name]["http_code"])
             return
         image_id = digest(content)
+        if image_id in self._forgotten:
+            self.failures[name] = Failed(Status.DISALLOWED, FORGOTTEN, self._answers[name]["http_code"])
+            return
         try:
             self._blob.add(image_id, content)
         except OSError as error:

@@ -252,7 +252,7 @@ def _water_level(quota: Quota, counts: np.ndarray, uncounted: int) -> int:
     if not low and counts.any():
         kinds = np.count_nonzero(counts)
         raise JuZhouError(
-            f"quota '{quota.name}': there are {kinds} kinds by {quota.by}, which cannot each be {quota.share:.0%} at most; "
-            f"a share over {1 / kinds:.0%} can hold"
+            f"quota '{quota.name}': there are {kinds} kinds by {quota.by}, which cannot each be {quota.share:.0%} "
+            f"at most; a share over {1 / kinds:.0%} can hold"
         )
     return low

@@ -1,51 +1,44 @@
 """A release: what was kept, frozen into tars, a Parquet of every caption and score, a manifest and a data-set card."""
 
 import hashlib
-import io
-import json
 import re
-import tarfile
-from collections import Counter
-from itertools import pairwise
+import secrets
+import shutil
 from pathlib import Path
-from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import ray
+import yaml
 
-from filters.suffix import without
-from pipelines import cluster
-from pipelines.blob import TAR_BLOCK
-from pipelines.caption import simplified
-from pipelines.corpus import UNFINISHED, Corpus, write_whole
-from pipelines.views import PAGE_HOST
-from schemas.identity import fingerprint
+from pipelines import base, card, cluster, croissant, selection, shards
+from pipelines.base import GONE, NAME, SAMPLES
+from pipelines.corpus import UNFINISHED, Corpus, flush
+from pipelines.shards import Piece
+from pipelines.views import literal
+from schemas.errors import JuZhouError
 from schemas.policy import Policy
 from schemas.recipe import Recipe
-from schemas.release import Manifest, Shard
+from schemas.release import Base, Manifest, Shard
+from schemas.tables import SCHEMA_VERSION
 
 SHARD_BYTES = 256_000_000
-
-SELECTION = """
-    SELECT corpus.* EXCLUDE (caption, representative, distance, stands_for_itself, in_recipe, verdict),
-        simplified.text AS caption, corpus.caption AS original_caption,
-        coalesce(poem_lines, []) AS poem_lines, coalesce(poems, []) AS poems
-    FROM corpus
-    LEFT JOIN (SELECT sample_id, text FROM captions WHERE kind = 'simplified') AS simplified USING (sample_id)
-    LEFT JOIN (
-        SELECT sample_id, list(text ORDER BY rank) AS poem_lines,
-            list({'line': text, 'title': title, 'author': author, 'score': score} ORDER BY rank) AS poems
-        FROM captions WHERE kind = 'poem' AND text IS NOT NULL GROUP BY sample_id
-    ) AS lines USING (sample_id)
-    WHERE verdict.kept ORDER BY sample_id
-"""
-
-
-SUFFIXED = f"""
-    SELECT sample_id, suffixes.tail FROM shown JOIN text USING (sample_id)
-    JOIN suffixes ON suffixes.tail = text.tail AND suffixes.host = {PAGE_HOST}
-"""
+ROWS, PLACES, ASSIGNED = (f".{name}.parquet" for name in ("rows", "places", "assigned"))
+"""Files that a release is made by and does not keep."""
+ASSIGNMENT = pa.schema(
+    {
+        "release": pa.string(),
+        "shard": pa.string(),
+        "offset": pa.int64(),
+        "piece": pa.string(),
+        "length": pa.int64(),
+        "tar": pa.string(),
+        "tar_offset": pa.int64(),
+    }
+)
+"""Where a picture lies in the release; `piece` is the shard that is yet to be written, in which it has no offset."""
 
 
 def latest(corpus: Corpus, name: str) -> tuple[int, Path | None]:
@@ -58,211 +51,191 @@ def latest(corpus: Corpus, name: str) -> tuple[int, Path | None]:
     return (max(numbers), corpus.releases / f"{name}-{max(numbers)}") if numbers else (0, None)
 
 
-def run(corpus: Corpus, recipe: Recipe, policy: Policy, shard_bytes: int = SHARD_BYTES) -> Path:
-    """The release of what is kept now: the newest one if it holds the same, otherwise a new one with the next number.
+def run(
+    corpus: Corpus,
+    recipe: Recipe,
+    policy: Policy,
+    name: str | None = None,
+    onto: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
+    """Freeze what the current verdicts keep; captions must have been made.
 
     A release is written beside its place and appears there whole, by one rename. Samples stand in the order of their
     ids, and nothing in it depends on time, place, or the number of workers.
 
     Args:
-        shard_bytes: a tar is closed once the pictures in it exceed this.
+        name: of the release; without one, the newest of the recipe's name if it holds the same, or the next number.
+        onto: the name of the release that this one adds to: what lies there as it is gets no second place.
+        shard_bytes: the size of a tar, about.
+
+    Raises:
+        JuZhouError: there is nothing to release, another release has the name, or the base cannot be used.
     """
-    rows = selection(corpus, recipe)
-    places = rows.select(["tar", "offset", "length"]).to_pylist()
-    rows = rows.drop_columns(["tar", "offset", "length"])
-    digest = _sha256(_parquet(rows))
-    number, newest = latest(corpus, recipe.release)
-    if newest is not None and Manifest.load(newest).selection == digest:
-        return newest
-    name = f"{recipe.release}-{number + 1}"
-    folder = corpus.releases / (UNFINISHED + name)
+    if name is not None and not re.fullmatch(NAME, name):
+        raise JuZhouError(f"'{name}' is no name for a release; letters, digits, '.', '_' and '-' are")
+    if not corpus.sql("SELECT 1 FROM verdicts WHERE kept LIMIT 1").num_rows:
+        raise JuZhouError("the policy keeps no sample, so there is nothing to release; `juzhou decide` shows why")
+    found = base.manifest_of(corpus, onto) if onto else None
+    # A name of its own, so that a stray worker of a killed process writes to none of ours.
+    folder = corpus.releases / f"{UNFINISHED}{secrets.token_hex(8)}"
     folder.mkdir()
-    shards, located = _write_shards(corpus, folder, rows, places, shard_bytes)
-    samples = _parquet(
-        rows.append_column("shard", located[0]).append_column("offset", located[1]).append_column("length", located[2])
-    )
-    (folder / "samples.parquet").write_bytes(samples)
-    manifest = Manifest(
+    try:
+        selection.write(corpus, recipe, folder / ROWS, folder / PLACES)
+        manifest = _begun(corpus, recipe, policy, folder, name, found)
+        place = corpus.releases / manifest.name
+        if place.exists():
+            if name and Manifest.load(place).made_by != manifest.made_by:
+                raise JuZhouError(f"there is another release {name} already, and releases never change; choose a name")
+            return place
+        if manifest.base:
+            base.write_gone(corpus, manifest, folder / ROWS, folder / GONE)
+        pieces = _assign(corpus, folder, manifest, shard_bytes)
+        located = _write_shards(corpus, folder, pieces, shard_bytes)
+        _write_samples(folder, {shard.name: offsets for shard, offsets in located})
+        for leftover in (ROWS, PLACES, ASSIGNED):
+            (folder / leftover).unlink()
+        _describe(corpus, folder, policy, manifest, [shard for shard, _ in located])
+        for path in folder.iterdir():
+            path.chmod(0o444)
+            flush(path)
+        flush(folder)
+        folder.rename(place)
+        flush(corpus.releases)
+        return place
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begun(
+    corpus: Corpus, recipe: Recipe, policy: Policy, folder: Path, name: str | None, onto: Manifest | None
+) -> Manifest:
+    """The manifest as far as it is known before a shard is written, which is all that decides what they hold."""
+    digest = _sha256(folder / ROWS)
+    if name is None:
+        number, newest = latest(corpus, recipe.release)
+        same = newest and Manifest.load(newest).selection == digest
+        name = newest.name if newest and same else f"{recipe.release}-{number + 1}"
+    variants = [path.partition("@") for path in corpus.variants if not path.startswith("verdicts/")]
+    return Manifest(
         name=name,
-        digest=fingerprint(samples=_sha256(samples), shards=[shard.sha256 for shard in shards]),
+        schema_version=SCHEMA_VERSION,
         selection=digest,
         recipe=recipe.digest,
         policy=policy.digest,
-        variants={
-            path.partition("@")[0]: path.partition("@")[2]
-            for path in corpus.variants
-            if not path.startswith("verdicts/")
-        },
-        samples=rows.num_rows,
-        images=len(set(rows.column("image_id").to_pylist())),
-        samples_sha256=_sha256(samples),
-        shards=tuple(shards),
+        variants={family: variant for family, _, variant in variants},
+        base=Base(name=onto.name, digest=onto.digest) if onto else None,
+        samples=pq.read_metadata(folder / ROWS).num_rows,
+        images=0,
+        splits={},
+        samples_sha256="",
+        shards=(),
     )
-    write_whole(folder / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
-    write_whole(folder / "README.md", card(manifest, rows, policy).encode())
-    folder.rename(corpus.releases / name)
-    return corpus.releases / name
 
 
-def selection(corpus: Corpus, recipe: Recipe) -> pa.Table:
-    """What is kept, a row a sample, in the order of the ids; with the places of the pictures' bytes."""
-    rows = corpus.sql(SELECTION)
-    if recipe.captions.cut_suffixes and "text" in recipe.measures:
-        return _without_suffixes(rows, corpus.sql(SUFFIXED))
-    return rows
-
-
-def _without_suffixes(rows: pa.Table, suffixed: pa.Table) -> pa.Table:
-    """The rows, their captions less what the sites end them with; one that would be left without words stays whole."""
-    tails = dict(zip(suffixed.column("sample_id").to_pylist(), suffixed.column("tail").to_pylist(), strict=True))
-    captions = rows.column("caption").to_pylist()
-    for row, sample_id in enumerate(rows.column("sample_id").to_pylist()):
-        if sample_id in tails:
-            captions[row] = without(captions[row], simplified(tails[sample_id])) or captions[row]
-    return rows.set_column(rows.column_names.index("caption"), "caption", pa.array(captions, pa.string()))
+def _assign(corpus: Corpus, folder: Path, manifest: Manifest, shard_bytes: int) -> list[Piece]:
+    """Write which shard each sample belongs to, row by row as in `ROWS`: the base's that has it as it is, or one of
+    ours, which fill up in the order of the ids. Gives those that are to be written."""
+    filling = shards.Filling(shard_bytes)
+    with (
+        pq.ParquetFile(folder / ROWS) as rows,
+        pq.ParquetFile(folder / PLACES) as places,
+        pq.ParquetWriter(folder / ASSIGNED, ASSIGNMENT, compression="zstd") as writer,
+    ):
+        known = base.places(corpus, manifest, folder / ROWS) if manifest.base else None
+        for group in range(rows.num_row_groups):
+            split = rows.read_row_group(group, columns=["split"]).column("split").to_pylist()
+            place = places.read_row_group(group)
+            there = next(known) if known else base.NOWHERE.take([0] * len(split))
+            new = there.column("release").is_null().to_numpy(zero_copy_only=False)
+            piece = pa.array(filling.names(split, place.column("length").to_numpy(), new), pa.string())
+            columns = {
+                "release": pc.fill_null(there.column("release"), manifest.name),
+                "shard": pc.coalesce(there.column("shard"), piece),
+                "offset": there.column("offset"),
+                "piece": piece,
+            }
+            columns |= {name: place.column(name) for name in ("length", "tar", "tar_offset")}
+            writer.write_table(pa.table(columns).cast(ASSIGNMENT).combine_chunks())
+    return filling.pieces
 
 
 def _write_shards(
-    corpus: Corpus, folder: Path, rows: pa.Table, places: list[dict[str, Any]], shard_bytes: int
-) -> tuple[list[Shard], tuple[pa.Array, pa.Array, pa.Array]]:
-    """Write the tars, one task each; also each sample's tar, offset and length, in the order of the rows."""
-    bounds, size = [0], 0
-    for index, place in enumerate(places):
-        size += place["length"]
-        if size > shard_bytes or index == len(places) - 1:
-            bounds.append(index + 1)
-            size = 0
-    cluster.start()
-    about = rows.select(["sample_id", "image_id", "format", "caption", "original_caption", "poem_lines"]).append_column(
-        "from", pa.array(rows.select(["source", "url", "page_url", "licence"]).to_pylist())
+    corpus: Corpus, folder: Path, pieces: list[Piece], shard_bytes: int
+) -> list[tuple[Shard, np.ndarray]]:
+    """Write the tars, one task each; also where in each its pictures begin. In the order of their names.
+
+    What would fit one tar is written here, for a cluster takes longer to start.
+    """
+    shared = (corpus, folder)
+    on_ray = sum(piece.bytes for piece in pieces) > shard_bytes
+    written = cluster.spread(_write_shard, shared, pieces) if on_ray else (_write_shard(shared, one) for one in pieces)
+    return sorted(written, key=lambda one: one[0].name)
+
+
+def _write_shard(shared: tuple[Corpus, Path], piece: Piece) -> tuple[Shard, np.ndarray]:
+    corpus, folder = shared
+    return shards.write(corpus, folder, piece, folder / ROWS, folder / ASSIGNED)
+
+
+def _write_samples(folder: Path, offsets: dict[str, np.ndarray]) -> None:
+    """Write the rows with the release, shard, offset and length of each sample's picture."""
+    used = dict.fromkeys(offsets, 0)
+    with pq.ParquetFile(folder / ROWS) as rows, pq.ParquetFile(folder / ASSIGNED) as assigned:
+        writer = None
+        for group in range(rows.num_row_groups):
+            place = assigned.read_row_group(group, columns=["release", "shard", "offset", "length", "piece"])
+            where = pc.fill_null(place.column("offset"), 0).to_numpy().copy()
+            for piece in pc.unique(place.column("piece").drop_null()).to_pylist():
+                mine = np.flatnonzero(pc.fill_null(pc.equal(place.column("piece"), piece), False))
+                where[mine] = offsets[piece][used[piece] : used[piece] + len(mine)]
+                used[piece] += len(mine)
+            place = place.set_column(2, "offset", pa.array(where)).drop_columns(["piece"])
+            whole = rows.read_row_group(group)
+            for column in place.column_names:
+                whole = whole.append_column(column, place.column(column))
+            writer = writer or pq.ParquetWriter(folder / SAMPLES, whole.schema, compression="zstd")
+            writer.write_table(whole)
+        assert writer
+        writer.close()
+
+
+def _describe(corpus: Corpus, folder: Path, policy: Policy, manifest: Manifest, written: list[Shard]) -> None:
+    """Write the manifest, the policy, the data-set card and the Croissant metadata."""
+    counts = "SELECT split, count(*), count(DISTINCT image_id) FROM read_parquet({}) GROUP BY split ORDER BY split"
+    with duckdb.connect() as connection:
+        splits = connection.execute(counts.format(literal(folder / SAMPLES))).fetchall()
+    gone = pq.read_metadata(folder / GONE).num_rows if manifest.base else 0
+    manifest = manifest.model_copy(
+        update={
+            "images": sum(images for _, _, images in splits),
+            "splits": {split: samples for split, samples, _ in splits},
+            "gone": gone,
+            "samples_sha256": _sha256(folder / SAMPLES),
+            "shards": tuple(written),
+        }
     )
-    write = ray.remote(num_cpus=1)(_write_shard)
-    tasks = [
-        write.remote(
-            corpus, folder / f"train-{number:05d}.tar", about.slice(start, end - start).to_pylist(), places[start:end]
-        )
-        for number, (start, end) in enumerate(pairwise(bounds))
-    ]
-    written = cluster.get(tasks)
-    located = [place for _, shard_places in written for place in shard_places]
-    shards = [shard for shard, _ in written]
-    return shards, (
-        pa.array([place[0] for place in located], pa.string()),
-        pa.array([place[1] for place in located], pa.int64()),
-        pa.array([place[2] for place in located], pa.int64()),
-    )
+    _write_policy(policy, folder)
+    texts = {
+        "manifest.json": manifest.text(),
+        "README.md": card.text(corpus, folder / SAMPLES, manifest, policy),
+        "croissant.json": croissant.text(folder, manifest),
+    }
+    for name, content in texts.items():
+        (folder / name).write_text(content, encoding="utf-8")
 
 
-def _write_shard(
-    corpus: Corpus, path: Path, rows: list[dict[str, Any]], places: list[dict[str, Any]]
-) -> tuple[Shard, list[tuple[str, int, int]]]:
-    """One tar in WebDataset layout: a sample's picture as fetched, its caption as .txt, all its words as .json."""
-    located = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for row, place in zip(rows, places, strict=True):
-            name = row["sample_id"].hex()
-            picture = corpus.read(**place)
-            words = {
-                "sample_id": name,
-                "image_id": row["image_id"].hex(),
-                "caption": row["caption"],
-                "original_caption": row["original_caption"],
-                "poem_lines": row["poem_lines"],
-            } | row["from"]
-            located.append((path.name, tar.offset + TAR_BLOCK, len(picture)))
-            for suffix, content in (
-                (row["format"].replace("jpeg", "jpg"), picture),
-                ("txt", row["caption"].encode()),
-                ("json", json.dumps(words, ensure_ascii=False, sort_keys=True).encode()),
-            ):
-                member = tarfile.TarInfo(f"{name}.{suffix}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    content = path.read_bytes()
-    return Shard(name=path.name, sha256=_sha256(content), bytes=len(content), samples=len(rows)), located
+def _write_policy(policy: Policy, folder: Path) -> None:
+    """Write the policy as YAML, with its lists beside it, so that `Policy.load` gives the same digest."""
+    content = policy.model_dump(mode="json", exclude_defaults=True)
+    for entry, written in zip(policy.lists, content.get("lists", ()), strict=True):
+        file = f"list-{entry.name}.txt"
+        (folder / file).write_text("".join(f"{line}\n" for line in entry.entries()), encoding="utf-8")
+        written["allow" if entry.allow else "deny"] = file
+    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=1000)
+    (folder / "policy.yaml").write_text(text, encoding="utf-8")
 
 
-def card(manifest: Manifest, rows: pa.Table, policy: Policy) -> str:
-    """The data-set card, with YAML front matter as model hubs read it."""
-    sources = Counter(rows.column("source").to_pylist())
-    licences = Counter(licence or "not stated" for licence in rows.column("licence").to_pylist())
-    rules = [
-        f"| {rule.name} | `{rule.value}` | {rule.criterion} | {rule.why} |"
-        for rule in policy.rules
-    ]
-    variants = ", ".join(f"`{name}@{variant}`" for name, variant in sorted(manifest.variants.items()))
-    return f"""---
-language: [zh]
-pretty_name: {manifest.name}
-task_categories: [text-to-image]
-size_categories: [{_size_category(manifest.samples)}]
-license: other
----
-
-# {manifest.name}
-
-{manifest.samples:,} samples of {manifest.images:,} pictures, with Chinese captions and lines of Tang poems, as a
-JuZhou corpus kept them. Digest `{manifest.digest}`.
-
-`train-*.tar` hold for each sample the original bytes of its picture, its caption (`.txt`) and all its words
-(`.json`), in WebDataset layout. `samples.parquet` has a row a sample with every caption and score, and where in which
-tar its picture lies.
-
-## Sources
-
-| source | samples |
-|---|---|
-{_rows(sources)}
-
-## Licences, as the pages state them
-
-Each picture stays under the licence of its page. Whoever uses this release answers for that use.
-
-| licence | samples |
-|---|---|
-{_rows(licences)}
-
-## How it was filtered
-
-Policy `{policy.name}`, digest `{manifest.policy}`. A sample is here because it passed every rule:
-
-| rule | value | threshold | why |
-|---|---|---|---|
-{chr(10).join(rules)}
-
-Made from (name and fingerprint): {variants}.
-
-## Known limits
-
-The scorers named `lite` stand in for Chinese-CLIP and the LAION aesthetic head: their numbers order pictures
-roughly and are comparable to no published ones. Poem lines were found by the caption's words and vectors; nobody has
-read them all.
-"""
-
-
-def _rows(counts: Counter[str]) -> str:
-    return "\n".join(
-        f"| {name} | {count:,} |" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    )
-
-
-def _size_category(samples: int) -> str:
-    """The hub's name for a size."""
-    bounds = [
-        (1_000, "n<1K"),
-        (10_000, "1K<n<10K"),
-        (100_000, "10K<n<100K"),
-        (1_000_000, "100K<n<1M"),
-        (10_000_000, "1M<n<10M"),
-    ]
-    return next((name for bound, name in bounds if samples < bound), "10M<n<100M")
-
-
-def _parquet(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -77,7 +77,7 @@ def run(
             {joins} {f"ANTI JOIN {here} AS done USING (image_id)" if there else ""}
             WHERE representative = image_id AND vector IS NOT NULL ORDER BY {rank_of(corpus, measures)}
         """).to_arrow_table()
-        known = f"SELECT image_id, cluster, place FROM {here} WHERE leads ORDER BY cluster, place"
+        known = f"SELECT image_id, cluster, place FROM {here} WHERE leader = image_id ORDER BY cluster, place"
         old = connection.sql(known).to_arrow_table() if there else None
     if new.num_rows:
         progress("semantic", 0, new.num_rows)
@@ -172,7 +172,7 @@ def _look_alikes(shared: tuple[Path, Semantic, pa.Table], part: tuple[int, int])
     for some in np.split(np.arange(len(clusters)), np.flatnonzero(np.diff(clusters)) + 1):
         old = sum(places[row] is not None for row in some)
         leader, distance = leaders(old, len(some), partial(_within, unit[some], semantic.similarity))
-        place = old
+        place = max((places[row] for row in some[:old]), default=0)
         for row, head, apart in zip(range(old, len(some)), leader.tolist(), distance.tolist(), strict=True):
             place += head == row
             about = {"image_id": ids[some[row]], "cluster": clusters[some[row]], "leader": ids[some[head]]}

@@ -45,6 +45,8 @@ PLAIN = re.compile(
     r"https?://[A-Za-z0-9.\-]+(:[1-9]\d{0,4})?(/[A-Za-z0-9\-._~%!$&'()*+,;=:@/]*)?(\?[A-Za-z0-9\-._~%!$&'()*+,;=:@/?]*)?"
 )
 """URLs that can be asked as they are."""
+FORGOTTEN = "forgotten"
+"""The error of what is refused because it was taken down."""
 CONTACT = re.compile(r"https?://\S|[^\s@]+@[^\s@]+\.\w")
 EMBEDDED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 """IPv6 networks whose last 32 bits are an IPv4 address: NAT64 and IPv4-compatible."""
@@ -132,12 +134,16 @@ class Answer:
 class Web:
     """A worker's way to the web, shared by its threads. Give each host to one worker: its limits are kept here."""
 
-    def __init__(self, fetch: Fetch, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, fetch: Fetch, max_bytes: int | None = None, refuse: Callable[[str], bool] = lambda _: False
+    ) -> None:
         """Args:
         fetch: the recipe's limits.
         max_bytes: the largest body, where it is not the recipe's.
+        refuse: says of a URL whether it was taken down; nothing is asked there.
         """
         self._fetch = fetch
+        self._refuse = refuse
         self._max_bytes = max_bytes or fetch.max_bytes
         self._token = fetch.user_agent.partition("/")[0].strip()
         self._hosts = Hosts(fetch.requests_per_second, fetch.connections_per_host)
@@ -156,7 +162,8 @@ class Web:
             return
         for url in urls:
             with contextlib.suppress(Failed):
-                if not _is_loopback(host := host_of(_plain(url))):
+                self._check(url)
+                if not _is_loopback(host := host_of(plain(url))):
                     raise JuZhouError(
                         f"fetch.user_agent is '{self._fetch.user_agent}': before {host} is asked it needs a contact, "
                         "such as 'YourTeam/1.0 (+https://your.site/crawler; you@your.site)'"
@@ -172,9 +179,10 @@ class Web:
             Failed: there is none, for whatever reason.
         """
         asked, left_s = False, self._fetch.transfer_s
-        url = _plain(url)
+        url = plain(url)
         try:
             for _ in range(self._fetch.redirects + 1):
+                self._check(url, asked)
                 self._names.allowed(url)
                 rules = self._robots.rules(_origin(url))
                 if not rules.can_fetch(url, self._token):
@@ -199,9 +207,18 @@ class Web:
     def sitemaps(self, url: str) -> list[str]:
         """The sitemaps that the robots.txt of a URL's host names; none where it cannot be had."""
         try:
-            return list(self._robots.rules(_origin(_plain(url))).sitemaps)
+            return list(self._robots.rules(_origin(plain(url))).sitemaps)
         except (NotNow, Failed):
             return []
+
+    def _check(self, url: str, asked: bool = False) -> None:
+        """See to it that nothing is asked of what was taken down.
+
+        Raises:
+            Failed: it was.
+        """
+        if self._refuse(url):
+            raise Failed(Status.DISALLOWED, FORGOTTEN, asked=asked)
 
     def _exchange(self, url: str, left_s: float, max_bytes: int) -> Answer:
         """One request and its answer's head.
@@ -271,7 +288,7 @@ class Web:
         if not location:
             raise Failed(Status.PERMANENT, f"HTTP {answer.code} that leads nowhere", answer.code)
         try:
-            target = _plain(urljoin(answer.url, quote(location.strip().encode("latin-1"), safe=string.printable)))
+            target = plain(urljoin(answer.url, quote(location.strip().encode("latin-1"), safe=string.printable)))
         except (Failed, ValueError) as error:
             reason = error.error if isinstance(error, Failed) else str(error)
             raise Failed(Status.PERMANENT, f"redirected to {location[:80]!r}: {reason}", answer.code) from error
@@ -288,6 +305,7 @@ class Web:
         left_s = self._fetch.transfer_s
         try:
             for _ in range(6):
+                self._check(url)
                 with self._exchange(url, left_s, 2 * ROBOTS_BYTES) as answer:
                     if answer.code not in REDIRECTS:
                         wait_s = retry_after_s(answer.headers.get("Retry-After"))
@@ -414,7 +432,7 @@ def _inner(address: Address) -> ipaddress.IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
 
 
-def _plain(url: str) -> str:
+def plain(url: str) -> str:
     """A URL that can be asked: http or https with a host, without a fragment, percent-encoded.
 
     Raises:

@@ -240,6 +240,19 @@ class Poetry(Strict):
     """Lines kept for a picture."""
 
 
+class Splits(Strict):
+    """Shares of the pictures that training does not see. Pictures that are alike go to one split together."""
+
+    validation: float = Field(default=0.02, ge=0, lt=1)
+    test: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test leave nothing to train on")
+        return self
+
+
 class Recipe(Strict):
     """All that a build does. Paths are relative to the recipe's own folder."""
 
@@ -255,6 +268,7 @@ class Recipe(Strict):
     poetry: Poetry | None = None
     release: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Releases are called this with a number: `demo` gives demo-1, and demo-2 once other samples are kept."""
+    splits: Splits = Splits()
     training: Training | None = None
     checkpoints: Path | None = None
     """The folder of the training stages; beside the corpus when left out."""

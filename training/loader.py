@@ -15,12 +15,13 @@ from torch import Tensor
 
 from schemas.errors import JuZhouError
 from schemas.identity import digest
+from schemas.release import Manifest, folders
 from schemas.training import CaptionKind
 
 HELD = 8
-"""Pictures kept out of training, so that reconstructions and samples show what was not seen."""
+"""Pictures that training does not see, so that reconstructions and samples show what was not seen."""
 
-COLUMNS = ["sample_id", "image_id", "shard", "offset", "length", "caption", "poem_lines"]
+COLUMNS = ["sample_id", "image_id", "split", "release", "shard", "offset", "length", "caption", "poem_lines"]
 
 
 class Sample(NamedTuple):
@@ -35,7 +36,7 @@ class Sample(NamedTuple):
 class Place(NamedTuple):
     """Where a picture's original bytes lie."""
 
-    shard: str
+    shard: Path
     offset: int
     length: int
 
@@ -50,32 +51,42 @@ class Batch(NamedTuple):
 class Release:
     """A frozen data set in memory: meant for what fits there, thousands of pictures of 64 pixels or their latents.
 
-    Samples are in the order of their ids, whatever the order on disk. The pictures with the smallest ids are held.
+    Training sees the split `train` alone. The first pictures are held: those of the split `validation` with the
+    smallest ids, or where it has too few, of `train`, which then sees them no more. All others follow, and samples, in
+    the order of their ids, whatever the order on disk.
     """
 
     def __init__(self, folder: Path) -> None:
         """Read the manifest and the rows.
 
         Raises:
-            JuZhouError: no release there, or fewer pictures than training needs.
+            JuZhouError: no release there, its base is not beside it, or fewer pictures than training needs.
         """
         self.folder = folder
+        places = folders(folder)
+        manifest = Manifest.load(folder)
+        self.name, self.digest = manifest.name, manifest.digest
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            self.name, self.digest = str(manifest["name"]), str(manifest["digest"])
             rows = pq.read_table(folder / "samples.parquet", columns=COLUMNS).to_pylist()
-        except (OSError, ValueError, KeyError) as error:
-            raise JuZhouError(
-                f"{folder}: no release to train on ({error}); make one with `juzhou build RECIPE`"
-            ) from error
+        except (OSError, ValueError) as error:
+            raise JuZhouError(f"{folder}: no release to train on ({error}); get it anew") from error
         rows.sort(key=lambda row: bytes(row["sample_id"]))
-        found = {bytes(row["image_id"]): Place(row["shard"], row["offset"], row["length"]) for row in rows}
-        if len(found) < 2 * HELD:
+        found = {
+            bytes(row["image_id"]): Place(places[row["release"]] / row["shard"], row["offset"], row["length"])
+            for row in rows
+        }
+        train, validation = (
+            sorted({bytes(row["image_id"]) for row in rows if row["split"] == split})
+            for split in ("train", "validation")
+        )
+        held = (validation if len(validation) >= HELD else train)[:HELD]
+        images = {image_id: number for number, image_id in enumerate(dict.fromkeys([*held, *train]))}
+        if len(images) < 2 * HELD:
             raise JuZhouError(
-                f"{folder}: {len(found)} pictures are too few to train on; at least {2 * HELD} are needed"
+                f"{folder}: {len(images)} pictures are too few to train on; at least {2 * HELD} are needed"
             )
-        images = {image_id: number for number, image_id in enumerate(sorted(found))}
         self.places = [found[image_id] for image_id in images]
+        rows = [row for row in rows if bytes(row["image_id"]) in images]
         poems = ["，".join(row["poem_lines"] or []) or row["caption"] for row in rows]
         self.texts = ["", *sorted({*poems, *(row["caption"] for row in rows)} - {""})]
         texts = {text: number for number, text in enumerate(self.texts)}
@@ -95,11 +106,11 @@ class Release:
         decoded = torch.empty(len(self.places), 3, size, size, dtype=torch.uint8)
         for number, place in enumerate(self.places):
             try:
-                with (self.folder / place.shard).open("rb") as shard:
+                with place.shard.open("rb") as shard:
                     shard.seek(place.offset)
                     decoded[number] = decode(shard.read(place.length), size)
             except (OSError, ValueError, Image.DecompressionBombError) as error:
-                raise JuZhouError(f"{self.folder}: {place.shard} at {place.offset}: no picture ({error})") from error
+                raise JuZhouError(f"{place.shard} at {place.offset}: no picture ({error})") from error
         return decoded
 
     def batch(self, size: int, seed: int, step: int, captions: Mapping[CaptionKind, float], drop: float = 0.0) -> Batch:

@@ -15,6 +15,7 @@ from pipelines.blob import Blob
 from pipelines.corpus import Corpus
 from pipelines.files import LISTED
 from pipelines.stage import Rows, Stage
+from pipelines.tombstones import Tombstones, refused
 from schemas.identity import digest
 from schemas.recipe import Fetch
 from schemas.tables import FILES, Status
@@ -86,7 +87,7 @@ def items_stage(corpus: Corpus, name: str, listed: pa.Table, read: Read, fetch: 
         key=("file_id",),
         inputs="SELECT * FROM listed",
         outputs=(FILES,),
-        work=lambda: _Items(read, blobs, max_pixels),
+        work=lambda: _Items(read, blobs, max_pixels, Tombstones.of(corpus)),
         batch=batch,
         given={"listed": listed},
     )
@@ -122,10 +123,11 @@ def too_large(size: int, max_bytes: int) -> str | None:
 class _Items:
     """A batch of files → one tar of original bytes and a row a file."""
 
-    def __init__(self, read: Read, blobs: Path, max_pixels: int) -> None:
+    def __init__(self, read: Read, blobs: Path, max_pixels: int, forgotten: Tombstones) -> None:
         self._read = read
         self._blobs = blobs
         self._max_pixels = max_pixels
+        self._forgotten = forgotten
 
     def __call__(self, batch: pa.Table) -> Rows:
         with Blob(self._blobs) as blob:
@@ -151,6 +153,8 @@ class _Items:
         about = {name: text and _utf8(text) for name, text in vars(item.about).items()}
         longest = max(len(text or "") for text in about.values())
         url = f"file:{quote(file['source'])}/{quote(file['path'])}" + (f"#{_quoted(item.name)}" if item.name else "")
+        if self._forgotten.refuse(url) or self._forgotten.refuse(about["page_url"]):
+            return refused(url)
         found = {"url": url} | {name: text and text[:MAX_CHARACTERS] for name, text in about.items()}
         try:
             if item.error:
@@ -161,6 +165,8 @@ class _Items:
         except ValueError as error:
             return found | {"status": Status.PERMANENT, "error": _line(str(error))}
         image_id = digest(item.content)
+        if image_id in self._forgotten.images:
+            return refused(url)
         blob.add(image_id, item.content)
         return found | {"status": Status.OK, "image_id": image_id} | vars(header)
 

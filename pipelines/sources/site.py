@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from pipelines import optout
+from pipelines.corpus import Corpus
 from pipelines.page import MAX_PAGE_BYTES, is_page, read_page
 from pipelines.retry import attempts, retry_at
 from pipelines.sitemap import MAX_BYTES, read_sitemap
 from pipelines.stage import Rows, Stage
+from pipelines.tombstones import Tombstones
 from pipelines.views import literal
 from pipelines.web import Answer, Failed, Web, host_of
 from schemas.errors import JuZhouError
@@ -33,7 +35,7 @@ TURN_S = 10.0
 """A batch holds no more pages of one host than its limit lets through in this time."""
 
 
-def crawl_stage(name: str, site: Site, fetch: Fetch, started: datetime) -> Stage:
+def crawl_stage(corpus: Corpus, name: str, site: Site, fetch: Fetch, started: datetime) -> Stage:
     """The pages of a source that are due: the nearest level of links first, so that depths do not depend on timing.
 
     Due is a page never asked; one whose failures were all transient, as they fall due; and once a build one so near to
@@ -75,7 +77,7 @@ def crawl_stage(name: str, site: Site, fetch: Fetch, started: datetime) -> Stage
         key=("page_id", "attempt"),
         inputs=inputs,
         outputs=(PAGES,),
-        work=lambda: _Crawl(fetch, site, hosts),
+        work=lambda: _Crawl(fetch, site, hosts, Tombstones.of(corpus)),
         batch=BATCH,
         together="host" if rate or fetch.connections_per_host else None,
         at_once=max(1, int(TURN_S * rate)) if rate else BATCH,
@@ -87,12 +89,13 @@ def crawl_stage(name: str, site: Site, fetch: Fetch, started: datetime) -> Stage
 class _Crawl:
     """Asks for pages and reads what they show."""
 
-    def __init__(self, fetch: Fetch, site: Site, hosts: tuple[str, ...]) -> None:
+    def __init__(self, fetch: Fetch, site: Site, hosts: tuple[str, ...], forgotten: Tombstones) -> None:
         self._fetch = fetch
         self._sitemaps = site.sitemaps
         self._seeds = {host_of(seed) for seed in site.seeds}
         self._hosts = hosts
-        self._web = Web(fetch, max_bytes=MAX_BYTES)
+        self._forgotten = forgotten
+        self._web = Web(fetch, max_bytes=MAX_BYTES, refuse=forgotten.refuse)
 
     def __call__(self, batch: pa.Table) -> Rows:
         pages = batch.to_pylist()
@@ -148,7 +151,8 @@ class _Crawl:
             links = [] if optout.unfollowed(said, self._fetch.user_agent) else page.links
             if page.refusal:
                 return ok | {"status": Status.DISALLOWED, "error": f"meta {page.refusal}", "links": links}
-            return ok | {"links": links, "pictures": page.pictures}
+            pictures = [noted for found in page.pictures if (noted := self._forgotten.noted(found))]
+            return ok | {"links": links, "pictures": pictures}
         if media in SITEMAP_TYPES and (listed := read_sitemap(answer.read(), answer.url)) is not None:
             return ok | {"links": listed}
         raise Failed(Status.PERMANENT, f"neither HTML nor a sitemap but {media or 'of no stated type'}", answer.code)

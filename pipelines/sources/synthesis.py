@@ -24,7 +24,9 @@ from pipelines.corpus import Corpus
 from pipelines.files import Place
 from pipelines.models import each
 from pipelines.stage import Rows, Stage, derive
+from pipelines.tombstones import Tombstones
 from pipelines.views import literal
+from pipelines.web import FORGOTTEN
 from schemas.errors import JuZhouError, in_words
 from schemas.identity import CANDIDATE_ID, URL_ID, digest, sql_digest
 from schemas.recipe import Synthesis
@@ -88,7 +90,7 @@ def synthesis_stage(corpus: Corpus, name: str, source: Synthesis) -> Stage:
         key=("synthesis_id",),
         inputs=f"SELECT {synthesis_id} AS synthesis_id, prompt, negative_prompt, seed FROM prompts",
         outputs=(SYNTHESES,),
-        work=lambda: _Draw(corpus.blobs, name, source, teacher),
+        work=lambda: _Draw(corpus.blobs, name, source, teacher, Tombstones.of(corpus)),
         batch=source.batch * max(1, TAR_PICTURES // source.batch),
         given={"prompts": prompts(name, source)},
         gpu=True,
@@ -232,8 +234,9 @@ def _png(picture: Image.Image) -> bytes:
 class _Draw:
     """A batch of prompts → one tar of PNGs and a row a prompt."""
 
-    def __init__(self, blobs: Path, name: str, source: Synthesis, teacher: str) -> None:
+    def __init__(self, blobs: Path, name: str, source: Synthesis, teacher: str, forgotten: Tombstones) -> None:
         self._blobs = blobs
+        self._forgotten = forgotten
         self._source = source
         self._about = {"source": name, "model": teacher, "steps": source.steps, "guidance": source.guidance}
 
@@ -263,6 +266,8 @@ class _Draw:
         if isinstance(picture, Exception):
             return {"status": Status.PERMANENT, "error": in_words(picture)}
         image_id = digest(picture)
+        if image_id in self._forgotten.images:
+            return {"status": Status.DISALLOWED, "error": FORGOTTEN, "prompt": "", "negative_prompt": None}
         blob.add(image_id, picture)
         return {"status": Status.OK, "image_id": image_id} | vars(read_header(picture))
 

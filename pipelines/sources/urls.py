@@ -19,6 +19,7 @@ from pipelines.candidates import NO_WORDS
 from pipelines.corpus import Corpus
 from pipelines.files import Place
 from pipelines.stage import derive
+from pipelines.tombstones import Tombstones
 from pipelines.views import literal
 from schemas.errors import JuZhouError
 from schemas.identity import CANDIDATE_ID, URL_ID
@@ -52,6 +53,7 @@ def add_candidates(corpus: Corpus, name: str, source: Urls, recipe: str, found_a
             its columns. The line says which file; once that is mended, another run adds what is missing.
     """
     place = Place.of(source.path)
+    forgotten = Tombstones.of(corpus)
     lists = _Lists(place, place.listed(name, SUFFIXES).column("path").to_pylist(), source)
     query = f"""
         SELECT {CANDIDATE_ID} AS candidate_id, source, {URL_ID} AS url_id, url, caption, 'list' AS caption_from,
@@ -63,7 +65,12 @@ def add_candidates(corpus: Corpus, name: str, source: Urls, recipe: str, found_a
         )
     """
     try:
-        return derive(corpus, CANDIDATES, query, {"listed": pa.RecordBatchReader.from_batches(LISTED, lists.rows())})
+        return derive(
+            corpus,
+            CANDIDATES,
+            query,
+            {"listed": pa.RecordBatchReader.from_batches(LISTED, map(forgotten.noted_list, lists.rows()))},
+        )
     except duckdb.Error as error:
         raise lists.failure or error from None
 

@@ -18,9 +18,12 @@ from fastwarc.stream_io import BrotliReader, GzipReader, ZstdReader
 from fastwarc.warc import ArchiveIterator, HeaderMap, WarcRecord, WarcRecordType
 
 from pipelines import optout
+from pipelines.corpus import Corpus
 from pipelines.files import LISTED, Place
 from pipelines.page import MAX_PAGE_BYTES, Page, Reader, is_page, read_page
 from pipelines.stage import Rows, Stage
+from pipelines.tombstones import Tombstones
+from pipelines.web import FORGOTTEN
 from schemas.identity import digest
 from schemas.recipe import Warc
 from schemas.tables import FILES, PAGES, Status
@@ -41,7 +44,7 @@ UNPACKING: dict[str, Callable[[BinaryIO], Any]] = {
 """Content encodings of HTTP."""
 
 
-def warc_stage(name: str, source: Warc, user_agent: str) -> Stage:
+def warc_stage(corpus: Corpus, name: str, source: Warc, user_agent: str) -> Stage:
     """The archives that are new or changed.
 
     Their pages are rows of `pages`; of those, an archive that is read once more adds only what is not there. What
@@ -56,7 +59,7 @@ def warc_stage(name: str, source: Warc, user_agent: str) -> Stage:
         key=("file_id",),
         inputs="SELECT * FROM listed",
         outputs=(FILES,),
-        work=lambda: _Archives(place, user_agent),
+        work=lambda: _Archives(place, user_agent, Tombstones.of(corpus)),
         batch=1,
         given={"listed": place.listed(name, SUFFIXES)},
     )
@@ -77,9 +80,10 @@ class _Visit:
 class _Archives:
     """An archive → its pages, piece by piece, and its row of `files`."""
 
-    def __init__(self, place: Place, user_agent: str) -> None:
+    def __init__(self, place: Place, user_agent: str, forgotten: Tombstones) -> None:
         self._place = place
         self._user_agent = user_agent
+        self._forgotten = forgotten
 
     def __call__(self, batch: pa.Table) -> Iterator[Rows]:
         [file] = batch.to_pylist()
@@ -116,12 +120,14 @@ class _Archives:
 
     def _row(self, source: str, visit: _Visit) -> dict[str, Any]:
         status, error, pictures = Status.OK, None, []
-        if refused := optout.refused(visit.robots, self._user_agent):
+        if self._forgotten.refuse(visit.url):
+            status, error = Status.DISALLOWED, FORGOTTEN
+        elif refused := optout.refused(visit.robots, self._user_agent):
             status, error = Status.DISALLOWED, f"X-Robots-Tag: {refused}"
         else:
             try:
                 page = visit.read()
-                pictures = page.pictures
+                pictures = [noted for found in page.pictures if (noted := self._forgotten.noted(found))]
                 if page.refusal:
                     status, error = Status.DISALLOWED, f"meta {page.refusal}"
             except (ValueError, OSError) as fault:

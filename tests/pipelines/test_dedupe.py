@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines import dedupe, semantic
 from pipelines.corpus import Corpus
+from pipelines.views import RELEASED
 from schemas.recipe import Dedupe, Semantic
 from schemas.tables import IMAGES, measure_table
 from tests.pipelines.test_hamming import alike
@@ -126,7 +127,9 @@ def test_what_a_release_holds_keeps_its_place_when_all_is_compared_anew(corpus: 
     arrive(corpus, one)
     arrive(corpus, picture(2, hash=flipped(one["hash"], 20), width=500))
     (corpus.releases / "r-1").mkdir()
-    pq.write_table(pa.table({"image_id": pa.array([name(1)], pa.binary(16))}), corpus.releases / "r-1/samples.parquet")
+    columns = {field.name: pa.nulls(1, field.type) for field in RELEASED}
+    held = pa.table(columns | {"image_id": pa.array([name(1)], pa.binary(16))})
+    pq.write_table(held, corpus.releases / "r-1/samples.parquet")
     wider = Dedupe(radius=40)
     table = dedupe.table_of(wider, TABLES)
     corpus.adopt("{}", [*TABLES.values(), table])
@@ -221,3 +224,8 @@ def test_a_copy_has_what_its_representative_has(corpus: Corpus) -> None:
     rows = look(corpus)
     same = ("cluster", "leader", "similarity", "leads", "place")
     assert [rows[50][key] for key in same] == [rows[7][key] for key in same]
+    arrive(corpus, *around(corpus, 60, 40))
+    rows = look(corpus)
+    for cluster in range(3):
+        places = [row["place"] for number, row in rows.items() if row["cluster"] == cluster and row["leader"] == number]
+        assert sorted(places) == list(range(1, len(places) + 1)), "a copy takes no place of its own"

@@ -1,7 +1,7 @@
 """A tiny release of drawn shapes, in the layout that training opens."""
 
+import hashlib
 import io
-import json
 import tarfile
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from schemas.identity import digest
+from schemas.release import Manifest, Shard
+from schemas.tables import SCHEMA_VERSION
 
 COLOURS = {"红": "red", "绿": "green", "蓝": "blue", "黄": "gold", "紫": "purple", "黑": "black"}
 SHAPES = {"圆": "ellipse", "方块": "rectangle"}
@@ -20,6 +22,8 @@ SCHEMA = pa.schema(
     [
         ("sample_id", pa.binary(16)),
         ("image_id", pa.binary(16)),
+        ("split", pa.string()),
+        ("release", pa.string()),
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("length", pa.int64()),
@@ -36,6 +40,28 @@ def picture(colour: str, shape: str, size: int) -> bytes:
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def write_manifest(folder: Path, rows: list[dict[str, object]]) -> None:
+    """The manifest of a folder with one tar and samples.parquet."""
+    tar = folder / "train-00000.tar"
+    sums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tar, folder / "samples.parquet")}
+    count = len(rows)
+    shard = Shard(name=tar.name, split="train", sha256=sums[tar], bytes=tar.stat().st_size, samples=count)
+    manifest = Manifest(
+        name="tiny",
+        schema_version=SCHEMA_VERSION,
+        selection="",
+        recipe="",
+        policy="",
+        variants={},
+        samples=count,
+        images=len({row["image_id"] for row in rows}),
+        splits={"train": count},
+        samples_sha256=sums[folder / "samples.parquet"],
+        shards=(shard,),
+    )
+    (folder / "manifest.json").write_text(manifest.text())
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +81,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         {
                             "sample_id": digest(image_id + caption.encode()),
                             "image_id": image_id,
+                            "split": "train",
+                            "release": "tiny",
                             "shard": "train-00000.tar",
                             "offset": tar.offset + tarfile.BLOCKSIZE,
                             "length": len(content),
@@ -64,7 +92,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     )
                     tar.addfile(entry, io.BytesIO(content))
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "samples.parquet")
-    (folder / "manifest.json").write_text(json.dumps({"name": "tiny", "digest": "tiny-1"}))
+    write_manifest(folder, rows)
     return folder
 
 

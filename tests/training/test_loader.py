@@ -4,12 +4,15 @@ import io
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from schemas.errors import JuZhouError
 from schemas.training import Training
+from tests.training.conftest import write_manifest
 from training.loader import HELD, Release, decode
 from training.stage import Job
 
@@ -62,11 +65,42 @@ def test_texts_follow_their_weights_and_are_dropped(release: Path) -> None:
     assert 0.2 < torch.stack(dropped).mean() < 0.3
 
 
+def split(release: Path, copy: Path, validation: int) -> Path:
+    """The same release, its pictures with the largest ids in validation."""
+    shutil.copytree(release, copy)
+    rows = sorted(pq.read_table(copy / "samples.parquet").to_pylist(), key=lambda row: row["image_id"])
+    for row in rows[len(rows) - validation :]:
+        row["split"] = "validation"
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(copy / "samples.parquet")), copy / "samples.parquet")
+    write_manifest(copy, rows)
+    return copy
+
+
+def test_training_sees_the_split_train_alone(release: Path, tmp_path: Path) -> None:
+    opened = Release(split(release, tmp_path / "ten", 10))
+    assert len(opened.samples) == 26 and len(opened.held) == HELD
+    assert len(opened.places) == 26 + HELD, "validation beyond what is held is not opened"
+    rows = pq.read_table(tmp_path / "ten" / "samples.parquet").to_pylist()
+    of_train = {(row["shard"], row["offset"]) for row in rows if row["split"] == "train"}
+    places = [(place.shard.name, place.offset) for place in opened.places]
+    assert {places[sample.image] for sample in opened.samples} == of_train
+    assert not {places[sample.image] for sample in opened.held} & of_train
+
+
+def test_where_validation_is_small_some_of_train_is_held(release: Path, tmp_path: Path) -> None:
+    opened = Release(split(release, tmp_path / "three", 3))
+    assert len(opened.samples) == 33 - HELD and len(opened.held) == HELD and len(opened.places) == 33
+
+
 def test_what_is_no_release_is_said_in_one_line(release: Path, tmp_path: Path) -> None:
-    with pytest.raises(JuZhouError, match="no release to train on"):
+    with pytest.raises(JuZhouError, match="is not a release"):
         Release(tmp_path)
     broken = tmp_path / "broken"
     shutil.copytree(release, broken)
+    whole = (broken / "train-00000.tar").read_bytes()
     (broken / "train-00000.tar").write_bytes(b"cut")
+    with pytest.raises(JuZhouError, match=r"train-00000\.tar is missing or cut"):
+        Release(broken)
+    (broken / "train-00000.tar").write_bytes(bytes(len(whole)))
     with pytest.raises(JuZhouError, match="no picture"):
         Release(broken).pictures(32)

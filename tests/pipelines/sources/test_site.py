@@ -48,14 +48,14 @@ def test_a_site_is_asked_once_and_what_announces_anew(corpus: Corpus, pairs: lis
     web = MiniWeb(pairs, BLOCK)
     with web.serve(log=log) as site:
         source = Site(kind="site", seeds=(f"{site}/",), sitemaps=False, announced=1)
-        stage = crawl_stage("web", source, fetching(), datetime.now(UTC))
+        stage = crawl_stage(corpus, "web", source, fetching(), datetime.now(UTC))
         run(corpus, stage, silent)
         asked = log.read_text().splitlines()
         assert len([line for line in asked if "/page/" in line]) == BLOCK
         assert not [line for line in asked if "/private/" in line]
         assert run(corpus, stage, silent) == 0, "one build asks once"
         log.write_text("")
-        run(corpus, crawl_stage("web", source, fetching(), datetime.now(UTC)), silent)
+        run(corpus, crawl_stage(corpus, "web", source, fetching(), datetime.now(UTC)), silent)
         assert {line.partition(" /")[2].partition("/")[0] for line in log.read_text().splitlines()} <= {
             "",
             "list",
@@ -76,9 +76,9 @@ def test_a_site_is_asked_once_and_what_announces_anew(corpus: Corpus, pairs: lis
 def test_depth_and_number_of_pages_are_bounded(corpus: Corpus, pairs: list[Pair]) -> None:
     with MiniWeb(pairs, BLOCK).serve() as site:
         shallow = Site(kind="site", seeds=(f"{site}/",), depth=1)
-        run(corpus, crawl_stage("shallow", shallow, fetching(), datetime.now(UTC)), silent)
+        run(corpus, crawl_stage(corpus, "shallow", shallow, fetching(), datetime.now(UTC)), silent)
         few = Site(kind="site", seeds=(f"{site}/",), pages=17)
-        run(corpus, crawl_stage("few", few, fetching(), datetime.now(UTC)), silent)
+        run(corpus, crawl_stage(corpus, "few", few, fetching(), datetime.now(UTC)), silent)
     counts = corpus.sql(
         "SELECT source, max(depth) AS depth, count(*) AS pages FROM pages GROUP BY source ORDER BY source"
     )
@@ -92,7 +92,7 @@ def test_depth_and_number_of_pages_are_bounded(corpus: Corpus, pairs: list[Pair]
 def test_a_seed_that_is_not_there_is_asked_by_every_build(corpus: Corpus) -> None:
     site = Site(kind="site", seeds=("http://127.0.0.1:9/",))
     for tried in (1, 2, 3):
-        run(corpus, crawl_stage("gone", site, fetching(patience_s=0.0), datetime.now(UTC)), silent)
+        run(corpus, crawl_stage(corpus, "gone", site, fetching(patience_s=0.0), datetime.now(UTC)), silent)
         rows = corpus.sql("SELECT status, error, asked FROM pages").to_pylist()
         assert [(row["status"], row["asked"]) for row in rows] == [("transient", False)] * tried
         assert all(row["error"].startswith("robots.txt cannot be had: ConnectionRefusedError") for row in rows)
@@ -106,7 +106,7 @@ def faults() -> Iterator[Web]:
 
 def crawled(corpus: Corpus, site: Site, fetch: Fetch) -> dict[str, dict[str, Any]]:
     """All levels of a crawl in this process; the last visit of each page by its path."""
-    stage = crawl_stage("web", site, fetch, datetime.now(UTC))
+    stage = crawl_stage(corpus, "web", site, fetch, datetime.now(UTC))
     work = stage.work()
     while (due := pending(corpus, stage)).num_rows:
         for table, rows in work(due):
@@ -135,7 +135,7 @@ def test_the_sitemaps_of_robots_txt_are_followed_if_asked_for(corpus: Corpus, fa
     seed = f"{faults.site()}/page-big5.html"
     alone = crawled(corpus, Site(kind="site", seeds=(seed,), sitemaps=False), fetching())
     assert list(alone) == ["/page-big5.html"]
-    stage = crawl_stage("other", Site(kind="site", seeds=(seed,)), fetching(), datetime.now(UTC))
+    stage = crawl_stage(corpus, "other", Site(kind="site", seeds=(seed,)), fetching(), datetime.now(UTC))
     [(_, rows)] = stage.work()(pending(corpus, stage))
     assert rows.column("links").to_pylist() == [[f"{faults.site()}/sitemap.xml"]]
 
@@ -178,6 +178,6 @@ def test_a_page_that_breaks_its_reader_costs_a_row(
     }
 
 
-def test_a_seed_that_is_no_url() -> None:
+def test_a_seed_that_is_no_url(corpus: Corpus) -> None:
     with pytest.raises(JuZhouError, match=r"'a\.example' is no http or https URL; it is a seed of the source 'web'"):
-        crawl_stage("web", Site(kind="site", seeds=("a.example",)), fetching(), datetime.now(UTC))
+        crawl_stage(corpus, "web", Site(kind="site", seeds=("a.example",)), fetching(), datetime.now(UTC))

@@ -52,7 +52,7 @@ def response(number: object, body: bytes | str | None = None, status: str = "200
 
 
 def stage_of(corpus: Corpus, path: Path | str) -> Stage:
-    return warc_stage("crawl", Warc(kind="warc", path=str(path)), UA)
+    return warc_stage(corpus, "crawl", Warc(kind="warc", path=str(path)), UA)
 
 
 def read(corpus: Corpus, path: Path | str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -1,0 +1,114 @@
+"""What a release selects: a row for each sample that the verdicts keep, with all that is known of it, and its split."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from filters.suffix import without
+from pipelines import paged
+from pipelines.caption import simplified
+from pipelines.corpus import Corpus
+from pipelines.wide import PAGE_HOST
+from schemas.errors import JuZhouError
+from schemas.recipe import Recipe, Splits
+
+WHERE = ["tar", "tar_offset", "length"]
+"""Columns that say where a picture's bytes lie in the corpus, which is nobody else's business."""
+
+SELECTION = """
+    SELECT corpus.sample_id, corpus.image_id, {split} AS split,
+        coalesce(simplified.text, corpus.caption) AS caption, corpus.caption AS original_caption, corpus.caption_from,
+        coalesce(poem_lines, []) AS poem_lines, coalesce(poems, []) AS poems, found.words,
+        corpus.source, corpus.url, corpus.page_url, corpus.licence, corpus.format, corpus.orientation, corpus.repeats,
+        {tail} AS tail, corpus.tar, corpus."offset" AS tar_offset, corpus.length
+    FROM corpus
+    LEFT JOIN (SELECT sample_id, words FROM shown) AS found USING (sample_id)
+    LEFT JOIN (SELECT sample_id, text FROM captions WHERE kind = 'simplified') AS simplified USING (sample_id)
+    LEFT JOIN (
+        SELECT sample_id, list(text ORDER BY rank) AS poem_lines,
+            list({{'line': text, 'title': title, 'author': author, 'score': score}} ORDER BY rank) AS poems
+        FROM captions WHERE kind = 'poem' AND text IS NOT NULL GROUP BY sample_id
+    ) AS lines USING (sample_id)
+    {joins}
+    WHERE corpus.verdict.kept ORDER BY corpus.sample_id
+"""
+"""A row for each kept sample, in the order of the ids, with the place of its bytes."""
+
+SCORES = "SELECT corpus.sample_id, corpus.{measure} FROM corpus WHERE corpus.verdict.kept ORDER BY corpus.sample_id"
+"""The same rows, with what one measure says of them."""
+
+SUFFIXED = f"""
+    SELECT sample_id, suffixes.tail FROM shown JOIN text USING (sample_id)
+    JOIN suffixes ON suffixes.tail = text.tail AND suffixes.host = {PAGE_HOST.format("shown")}
+"""
+
+SPLIT = """
+    CASE WHEN {unit} < {validation} THEN 'validation' WHEN {unit} < {validation} + {test} THEN 'test' ELSE 'train' END
+"""
+UNIT = "(('0x' || left(sha256({head}), 8))::UBIGINT / 4294967296.0)"
+"""A number from 0 to 1 that a picture's group draws, the same in every release."""
+
+
+def write(corpus: Corpus, recipe: Recipe, rows: Path, places: Path) -> None:
+    """Write what is kept as Parquet, in the order of the ids; and beside it, row by row, where the bytes lie.
+
+    Each measure is asked for by itself, and its column laid beside the others: twenty tables joined and sorted as one
+    would spill some kilobytes a sample.
+
+    Raises:
+        JuZhouError: a measure has two rows for a sample.
+    """
+    with contextlib.ExitStack() as files:
+        folder = Path(files.enter_context(tempfile.TemporaryDirectory(dir=rows.parent, prefix=".columns-")))
+        columns = []
+        for number, query in enumerate(_queries(corpus, recipe)):
+            with corpus.connect(query) as connection:
+                paged.write(connection, query, folder / f"{number}.parquet")
+            columns.append(files.enter_context(pq.ParquetFile(folder / f"{number}.parquet")))
+        samples = located = None
+        for group in range(columns[0].num_row_groups):
+            found, *scores = (file.read_row_group(group) for file in columns)
+            where = found.select(["sample_id", *WHERE])
+            found = _without_suffixes(found).drop_columns(["tail", *WHERE])
+            for score in scores:
+                if not score.column("sample_id").equals(found.column("sample_id")):
+                    raise JuZhouError(f"{corpus.path} has a key twice in a table; its parts were changed by hand")
+                found = found.append_column(score.schema.field(1), score.column(1))
+            samples = samples or files.enter_context(pq.ParquetWriter(rows, found.schema, compression="zstd"))
+            located = located or files.enter_context(pq.ParquetWriter(places, where.schema, compression="zstd"))
+            samples.write_table(found)
+            located.write_table(where)
+
+
+def _queries(corpus: Corpus, recipe: Recipe) -> list[str]:
+    """The query for the samples, and one for each measure that has numbers or texts."""
+    columns = set(corpus.sql("DESCRIBE corpus").column("column_name").to_pylist())
+    current = {path.removeprefix("measures/").partition("@")[0] for path in corpus.variants if "measures/" in path}
+    measures = sorted(current & columns)
+    joins, head, tail = "", "coalesce(corpus.representative, corpus.image_id)", "NULL::VARCHAR"
+    if "semantic" in measures:
+        joins += f" LEFT JOIN semantic AS alike ON alike.image_id = {head}"
+        head = f"coalesce(alike.leader, {head})"
+    if recipe.captions.cut_suffixes and "text" in recipe.measures:
+        joins += f" LEFT JOIN ({SUFFIXED}) AS tails USING (sample_id)"
+        tail = "tails.tail"
+    samples = SELECTION.format(split=_split(recipe.splits, head), tail=tail, joins=joins)
+    return [samples, *(SCORES.format(measure=measure) for measure in measures)]
+
+
+def _split(splits: Splits, head: str) -> str:
+    """The split of a picture as SQL: pictures that are alike have one head, and go to one split."""
+    return SPLIT.format(unit=UNIT.format(head=head), validation=splits.validation, test=splits.test)
+
+
+def _without_suffixes(rows: pa.Table) -> pa.Table:
+    """The rows, their captions less what the sites end them with; one that would be left without words stays whole."""
+    tails, captions = rows.column("tail").to_pylist(), rows.column("caption").to_pylist()
+    cut = [
+        (without(caption, simplified(tail)) or caption) if tail and caption else caption
+        for tail, caption in zip(tails, captions, strict=True)
+    ]
+    return rows.set_column(rows.column_names.index("caption"), "caption", pa.array(cut, pa.string()))
