@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines import decide, release
+from pipelines import decide, forget, release
 from pipelines.corpus import Corpus
 from pipelines.difference import between
 from schemas.errors import JuZhouError
@@ -18,7 +18,7 @@ from schemas.identity import digest
 from schemas.policy import Policy
 from schemas.recipe import Recipe, Splits
 from schemas.release import Manifest, folders
-from schemas.tables import FORGOTTEN
+from schemas.tables import SAMPLES
 from tests.pipelines import synthetic
 from training.loader import Release, decode
 
@@ -144,21 +144,15 @@ def test_a_sample_that_was_taken_down_is_gone_as_forgotten_and_one_that_is_lost_
     corpus = synthetic.filled(asked, 40)
     rules = {"narrow": ("size.width", {"min": 100})}
     freeze(corpus, asked, rules, "v1")
-    tombs = [("image", None, digest(synthetic.picture(5, 4))), ("domain", "www3.example", None)]
-    forgotten = [
-        {"forgotten_id": digest(str(at).encode()), "kind": kind, "value": value, "image_id": image_id}
-        for at, (kind, value, image_id) in enumerate(tombs)
-    ]
-    corpus.append(FORGOTTEN, pa.Table.from_pylist(forgotten, FORGOTTEN.schema))
-    lost = [5, 6, *range(3, 40, 7)]
-    keep = "image_id NOT IN ({})".format(
-        ", ".join(f"unhex('{digest(synthetic.picture(number, 4)).hex()}')" for number in lost)
-    )
+    held = digest(synthetic.picture(5, 4)).hex()
+    with corpus.writing():
+        forget.forget(corpus, [forget.Request.of_image(held), forget.Request.of_domain("www3.example")])
+    moved = digest(synthetic.picture(6, 4)).hex()
+    left = corpus.sql(f"SELECT * FROM samples WHERE image_id <> unhex('{moved}')")
     [part] = corpus.parts("samples")
-    whole = corpus.sql(f"SELECT * FROM samples WHERE {keep}")
-    pq.write_table(whole, corpus.tables / part)
-    part_of = (corpus.tables / part).rename(corpus.tables / "samples" / "part-00000000000000000001-00000000.parquet")
-    assert part_of.exists()
+    (corpus.tables / part).unlink()
+    corpus.append(SAMPLES, left)
+    lost = [5, 6, *range(3, 40, 7)]
     folder = freeze(corpus, asked, rules, "v2", "v1")
     gone = {row["sample_id"]: row["rule"] for row in pq.read_table(folder / "gone.parquet").to_pylist()}
     before = {row["image_id"]: name for name, row in rows(corpus, "v1").items()}
