@@ -1,4 +1,4 @@
-"""A corpus of many small pictures made of rows alone, judged and captioned: nothing is fetched or measured."""
+"""A corpus of many small pictures made of rows alone, judged and captioned: nothing is asked or measured."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipelines.semantic import COLUMNS
 from schemas.identity import digest
 from schemas.policy import Policy
 from schemas.recipe import Dedupe, Recipe
-from schemas.tables import CANDIDATES, ID, IMAGES, SAMPLES, measure_table
+from schemas.tables import CANDIDATES, FETCHES, ID, IMAGES, SAMPLES, measure_table
 
 MEASURES = {"size": {}, "pdq": {}}
 POLICY = "name: p\nrules:\n  - {name: narrow, value: size.width, min: 110, why: too narrow}\n"
@@ -42,13 +42,14 @@ def filled(asked: Recipe, count: int, side: int = 4, captioned: bool = True) -> 
         for image_id, content in zip(image_ids, contents, strict=True):
             blob.add(image_id, content)
     url_ids = [digest(str(number).encode()) for number in range(count)]
+    urls = [f"http://img.example/{number}.png" for number in range(count)]
     add(
         corpus,
         CANDIDATES,
         candidate_id=url_ids,
         source=["s" if number % 4 else "t" for number in range(count)],
         url_id=url_ids,
-        url=[f"http://img.example/{number}.png" for number in range(count)],
+        url=urls,
         page_url=[f"http://www{number % 7}.example/{number}" for number in range(count)],
         licence=["CC0" if number % 2 else None for number in range(count)],
         caption=captions,
@@ -57,6 +58,8 @@ def filled(asked: Recipe, count: int, side: int = 4, captioned: bool = True) -> 
     )
     where = pa.Table.from_pylist([blob.location(one) for one in image_ids])
     about = {name: where.column(name) for name in where.column_names}
+    had = {"status": ["ok"] * count, "attempt": [1] * count, "asked": [True] * count}
+    add(corpus, FETCHES, url_id=url_ids, url=urls, image_id=image_ids, **had, **about)
     add(
         corpus, IMAGES, image_id=image_ids, format=["png"] * count, width=[side] * count, height=[side] * count, **about
     )
