@@ -12,6 +12,7 @@ from PIL import Image
 from filters.picture import decode
 from pipelines.audit.shelf import Shelves
 from pipelines.corpus import Corpus
+from schemas.tables import FORGOTTEN
 
 THUMBNAIL_PX = 208
 PICTURE_PX = 1_600
@@ -42,6 +43,7 @@ class Pictures:
         self._cache: OrderedDict[tuple[bytes, int], Encoded] = OrderedDict()
         self._held = 0
         self._places: OrderedDict[bytes, tuple[str, int, int]] = OrderedDict()
+        self._forgotten: list[str] = []
 
     def expect(self, image_ids: Iterable[bytes]) -> None:
         """Look up where some pictures lie, all in one question: a page is about to ask for each."""
@@ -60,9 +62,14 @@ class Pictures:
                 self._places.popitem(last=False)
 
     def get(self, image_id: bytes, longest: int) -> Encoded:
-        """A picture whose longest side has so many pixels at most."""
+        """A picture whose longest side has so many pixels at most. What was taken down meanwhile is not remembered."""
         key = (image_id, longest)
+        forgotten = self._corpus.parts(FORGOTTEN.path)
         with self._lock:
+            if forgotten != self._forgotten:
+                self._cache.clear()
+                self._places.clear()
+                self._held, self._forgotten = 0, forgotten
             if held := self._cache.get(key):
                 self._cache.move_to_end(key)
                 return held

@@ -228,11 +228,10 @@ class Shelves:
         return fill(self.corpus, Policy.model_validate_json(remembered) if remembered else None)
 
     def _state(self) -> tuple[Any, ...]:
-        """What a shelf is made from, by names and times."""
+        """What a shelf is made from, by names, sizes and times."""
         watched = [self.corpus.path / "current.json", self.corpus.releases, *([self._policy] if self._policy else [])]
         times = [path.stat().st_mtime_ns if path.exists() else 0 for path in watched]
-        tables = ("candidates", "samples", "measures", "duplicates", "verdicts")
-        return (*times, *self.corpus.parts(*tables))
+        return (*times, self.corpus.state, *self.corpus.parts("verdicts"))
 
 
 def quoted(name: str) -> str:

@@ -15,7 +15,7 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipelines import decide
+from pipelines import decide, forget
 from pipelines.audit import questions, shelf
 from pipelines.audit.app import app
 from pipelines.audit.guard import Guard, is_loopback
@@ -347,7 +347,7 @@ def test_one_question_at_a_time_for_a_session(audit: TestClient, monkeypatch: py
     assert ask(audit, "SELECT 1").status_code == 200
 
 
-def forget(corpus: Corpus, *what: str) -> None:
+def strip(corpus: Corpus, *what: str) -> None:
     """Let a corpus forget its policy, its verdicts, or both."""
     path = corpus.path / "current.json"
     current = json.loads(path.read_text())
@@ -375,7 +375,7 @@ def test_an_empty_corpus_and_one_without_verdicts_can_be_looked_at(
     corpus: Corpus, stocked: Corpus, tmp_path: Path
 ) -> None:
     bare = Corpus.create(tmp_path / "bare")
-    forget(stocked, "policy", "verdicts")
+    strip(stocked, "policy", "verdicts")
     for one, samples in ((bare, 0), (stocked, ROWS)):
         audit = TestClient(app(one, None, "anna"), base_url=HOME)
         for path in PAGES:
@@ -386,7 +386,7 @@ def test_an_empty_corpus_and_one_without_verdicts_can_be_looked_at(
 
 
 def test_without_a_policy_the_verdicts_tell_of_the_rules(stocked: Corpus) -> None:
-    forget(stocked, "policy")
+    strip(stocked, "policy")
     audit = TestClient(app(stocked, None, "anna"), base_url=HOME)
     assert "No policy file" in audit.get("/rules").text
     page = audit.get("/rules/misaligned/what-if?threshold=0.2").text
@@ -446,3 +446,11 @@ def test_many_browsers_at_once_get_what_they_ask(served: str) -> None:
         thread.join()
     assert not problems
     assert httpx.get(f"{served}/reviews.csv").text.count("\n") == 9
+
+
+def test_what_is_taken_down_is_not_shown_again(fresh: TestClient, stocked: Corpus) -> None:
+    image_id = stocked.sample(bytes.fromhex(own(3)))["image_id"]  # type: ignore[index]
+    assert fresh.get(f"/pictures/{image_id.hex()}").headers["content-type"] == "image/webp"
+    with stocked.writing():
+        forget.forget(stocked, [forget.Request.of_image(image_id.hex())])
+    assert fresh.get(f"/pictures/{image_id.hex()}").headers["content-type"] == "image/svg+xml"
