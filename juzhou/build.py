@@ -19,7 +19,6 @@ from pipelines import (
     fetch,
     forget,
     measure,
-    release,
     report,
     semantic,
     translate,
@@ -27,6 +26,7 @@ from pipelines import (
 from pipelines.corpus import Corpus
 from pipelines.material import pairs
 from pipelines.miniweb import MiniWeb as Web
+from pipelines.releases import release
 from pipelines.sources import folder, parquet, site, synthesis, tar, urls, warc
 from pipelines.stage import Progress, Stage, count, run
 from pipelines.traffic import traffic

@@ -187,7 +187,7 @@ def diff(
     Example: juzhou release diff demo/corpus v1 v2
     """
     from pipelines.corpus import Corpus
-    from pipelines.difference import between
+    from pipelines.releases.difference import between
 
     found = between(Corpus(corpus.resolve()), first, second)
     _say(f"{found.both:,} samples in both · {found.gone:,} in {first} alone · {found.new:,} in {second} alone")

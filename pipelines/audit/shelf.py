@@ -1,4 +1,4 @@
-"""What the pages ask of again and again, held in memory: a row a sample with its verdict and every number."""
+"""What the pages ask of again and again, held in memory: a row a sample with its verdict and its numbers."""
 
 import threading
 import time
@@ -22,6 +22,8 @@ CHECKED_S = 2.0
 PATIENCE = 10
 """A shelf is filled anew after so many times the seconds that it took at the earliest: a build adds rows all along."""
 
+ALL_NUMBERS = 2_000_000
+"""Samples up to which every number is held; of more, the values of the policy's rules alone, which `decide` keeps."""
 VERDICT_COLUMNS = ("kept", "by", "rule", "value", "threshold", "failed")
 STRATUM = """
     coalesce(list_filter(failed, lambda name: name <> 'review')[1], CASE WHEN kept IS NOT NULL THEN 'kept' END)
@@ -120,7 +122,8 @@ def fill(corpus: Corpus, policy: Policy | None) -> Shelf:
     started = time.monotonic()
     connection = corpus.connect()
     digest = policy.digest if policy else None
-    columns = dict.fromkeys(_numbers(connection))
+    [(there,)] = connection.execute("SELECT count(*) FROM samples").fetchall()
+    columns = dict.fromkeys(_numbers(connection) if there <= ALL_NUMBERS else ())
     rules = policy.rules if policy else ()
     missing = {rule.name: why for rule in rules if (why := _unasked(connection, rule))}
     asked = [rule for rule in rules if rule.name not in missing]

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.corpus import Corpus
 from schemas.release import Manifest
-from tests.pipelines import synthetic
+from tests.pipelines.releases import synthetic
 
 JUZHOU = [sys.executable, "-c", "from juzhou.cli import main; main()"]
 

@@ -16,10 +16,10 @@ import webdataset
 import yaml
 from PIL import Image
 
-from pipelines import release
 from pipelines.corpus import Corpus
+from pipelines.releases import release
 from schemas.policy import Policy
-from tests.pipelines import synthetic
+from tests.pipelines.releases import synthetic
 from training.loader import Release, decode
 
 

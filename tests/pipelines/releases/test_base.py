@@ -10,16 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines import decide, forget, release
+from pipelines import decide, forget
 from pipelines.corpus import Corpus
-from pipelines.difference import between
+from pipelines.releases import release
+from pipelines.releases.difference import between
 from schemas.errors import JuZhouError
 from schemas.identity import digest
 from schemas.policy import Policy
 from schemas.recipe import Recipe, Splits
 from schemas.release import Manifest, folders
 from schemas.tables import SAMPLES
-from tests.pipelines import synthetic
+from tests.pipelines.releases import synthetic
 from training.loader import Release, decode
 
 Chain = tuple[Corpus, dict[str, Recipe]]

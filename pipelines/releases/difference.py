@@ -6,9 +6,9 @@ from typing import Any
 
 import duckdb
 
-from pipelines.base import REASON, SAMPLES
-from pipelines.card import numbers
 from pipelines.corpus import Corpus
+from pipelines.releases.base import REASON, SAMPLES
+from pipelines.releases.card import numbers
 from pipelines.views import literal
 from schemas.errors import JuZhouError
 from schemas.policy import Policy

@@ -22,11 +22,12 @@ import yaml
 from filters import registry
 from filters.picture import read_header
 from filters.text import Text
-from pipelines import decide, dedupe, fetch, release, selection
+from pipelines import decide, dedupe, fetch
 from pipelines.blob import Blob
 from pipelines.caption import simplified, simplified_stage
 from pipelines.corpus import Corpus
 from pipelines.measure import stages, tables_of
+from pipelines.releases import release, selection
 from pipelines.stage import run
 from schemas.errors import JuZhouError
 from schemas.identity import digest
@@ -34,7 +35,7 @@ from schemas.policy import Policy
 from schemas.recipe import Dedupe, Recipe, Splits
 from schemas.release import Manifest
 from schemas.tables import CANDIDATES, FETCHES, SAMPLES, measure_table, verdicts_table
-from tests.pipelines import synthetic
+from tests.pipelines.releases import synthetic
 
 CAPTIONS = ["红苹果", "藍色的花", "一只猫", "Hello", "  月亮 \n 与海 ", "雨"]
 KEEP_CHINESE = Policy.model_validate(
@@ -262,7 +263,8 @@ def test_a_key_that_is_there_twice_is_one_line_and_no_shifted_scores(tmp_path: P
 FREEZE = """
 import os, sys
 from pathlib import Path
-from pipelines import cluster, release
+from pipelines import cluster
+from pipelines.releases import release
 from pipelines.corpus import Corpus
 from schemas.policy import Policy
 from schemas.recipe import Recipe

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines.blob import TAR_BLOCK
 from pipelines.corpus import Corpus, flush
-from pipelines.paged import ROW_GROUP
+from pipelines.releases.paged import ROW_GROUP
 from schemas.release import Shard
 from schemas.tables import WORDS
 

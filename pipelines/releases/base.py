@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipelines import paged
 from pipelines.corpus import Corpus
-from pipelines.shards import CONTENT
+from pipelines.releases import paged
+from pipelines.releases.shards import CONTENT
 from pipelines.views import literal
 from schemas.errors import JuZhouError
 from schemas.release import Manifest, folders

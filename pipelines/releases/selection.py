@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.suffix import without
-from pipelines import paged
 from pipelines.caption import simplified
 from pipelines.corpus import Corpus
+from pipelines.releases import paged
 from pipelines.wide import PAGE_HOST
 from schemas.errors import JuZhouError
 from schemas.recipe import Recipe, Splits

@@ -8,7 +8,7 @@ import duckdb
 import yaml
 
 from pipelines.corpus import Corpus
-from pipelines.shards import PICTURE, TEXTS
+from pipelines.releases.shards import PICTURE, TEXTS
 from pipelines.views import literal
 from schemas.identity import HOST
 from schemas.policy import Listed, Policy, Quota

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from pipelines import base, card, cluster, croissant, selection, shards
-from pipelines.base import GONE, NAME, SAMPLES
+from pipelines import cluster
 from pipelines.corpus import UNFINISHED, Corpus, flush
-from pipelines.shards import Piece
+from pipelines.releases import base, card, croissant, selection, shards
+from pipelines.releases.base import GONE, NAME, SAMPLES
+from pipelines.releases.shards import Piece
 from pipelines.views import literal
 from schemas.errors import JuZhouError
 from schemas.policy import Policy
