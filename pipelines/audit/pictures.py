@@ -25,7 +25,7 @@ AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture as WebP, or a placeholder as SVG that says why there is none."""
+    """A picture as JPEG, or a placeholder as SVG that says why there is none."""
 
     content: bytes
     kind: str
@@ -95,10 +95,10 @@ class Pictures:
                 image = Image.fromarray(decode(content).pixels)
                 image.thumbnail((longest, longest), reducing_gap=3)
                 sink = io.BytesIO()
-                image.save(sink, "webp", quality=78 if longest <= THUMBNAIL_PX else 88, method=1)
+                image.save(sink, "jpeg", quality=82 if longest <= THUMBNAIL_PX else 90)
         except (OSError, ValueError) as error:
             return _placeholder(" ".join(str(error).split()))
-        return Encoded(sink.getvalue(), "image/webp")
+        return Encoded(sink.getvalue(), "image/jpeg")
 
 
 def _placeholder(why: str) -> Encoded:
