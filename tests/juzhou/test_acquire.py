@@ -184,7 +184,7 @@ def test_fetching_killed_at_ten_random_moments(tmp_path: Path, web: Web) -> None
         while True:
             process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
             try:
-                limit = dice.uniform(3, 11) if kills < KILLS else 120
+                limit = dice.uniform(3, 9) if kills < KILLS else 120
                 _, said = process.communicate(timeout=limit)
                 assert process.returncode == 0, said
                 break

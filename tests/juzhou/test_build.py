@@ -237,7 +237,7 @@ def test_killed_at_ten_random_moments(undisturbed: Corpus, port: int, tmp_path: 
                 start_new_session=True,
             )
             try:
-                process.communicate(timeout=dice.uniform(2, 20))
+                process.communicate(timeout=dice.uniform(2, 14))
                 assert process.returncode == 0, process.stderr
                 break
             except subprocess.TimeoutExpired:

@@ -456,7 +456,8 @@ def test_all_faults_at_once_and_the_server_goes_on() -> None:
             "/endless-headers.jpg": "full",
         }
         assert all(asked(web.log, path) == 1 for path in FAULTS)
-        assert 16 < most_at_once(web.log) <= 32
+        # The server learns of an end a little after the client has begun the next.
+        assert 16 < most_at_once(web.log) <= 40
         assert read(web, "/picture.jpg", address="127.0.0.2")[0] == 200
         left = time.monotonic() + 2
         while any(one.closed == inf for one in web.log.connections) and time.monotonic() < left:
