@@ -239,14 +239,21 @@ class Corpus:
         query = views.read_only(query)
 
         def answer() -> pa.Table:
-            with self.connect(query) as connection:
-                views.lock_down(connection, self.tables, self.releases, self.path / "cache")
+            with self.fenced(query) as connection:
                 return connection.sql(query).to_arrow_table()
 
         try:
             return self._settled(answer)
         except duckdb.Error as error:
             raise JuZhouError(str(error)) from error
+
+    def fenced(self, query: str, **settings: str) -> duckdb.DuckDBPyConnection:
+        """A connection for a stranger's query: no reach beyond the tables, and the settings, for good."""
+        connection = self.connect(query)
+        for name, value in settings.items():
+            connection.execute(f"SET {name} = '{value}'")
+        views.lock_down(connection, self.tables, self.releases, self.path / "cache")
+        return connection
 
     def _settled(self, answer: Callable[[], pa.Table]) -> pa.Table:
         """An answer, sought again where a take-down put other rows into a part that was just being read."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import duckdb
@@ -98,6 +99,7 @@ def measure_source(connection: duckdb.DuckDBPyConnection, name: str) -> Source:
     return Source(name, key, {name: {column: f"{name}.{column}" for column in shown}})
 
 
+@lru_cache(maxsize=1024)
 def named(query: str) -> Named | None:
     """What a question names; None where it may want every column there is.
 

@@ -24,6 +24,11 @@ SQL_ROWS = 1_000
 SQL_S = 10.0
 SQL_MEMORY = "1GiB"
 SQL_SPILL = "4GiB"
+BOUNDS = {
+    "memory_limit": SQL_MEMORY,
+    "max_temp_directory_size": SQL_SPILL,
+    "python_enable_replacements": "false",
+}
 SQL_CELL = 2_000
 """Characters of an answer's value that are shown."""
 
@@ -287,11 +292,7 @@ class Console:
             JuZhouError: it is no single question, cannot be answered within the bounds, or another one is running.
         """
         query = views.read_only(query)
-        with self._turn(session), self._corpus.connect() as connection:
-            connection.execute("SET python_enable_replacements = false")
-            connection.execute(f"SET memory_limit = '{SQL_MEMORY}'")
-            connection.execute(f"SET max_temp_directory_size = '{SQL_SPILL}'")
-            views.lock_down(connection, self._corpus.tables, self._corpus.releases, self._corpus.path / "cache")
+        with self._turn(session), self._corpus.fenced(query, **BOUNDS) as connection:
             timer = threading.Timer(SQL_S, connection.interrupt)
             timer.start()
             try:
