@@ -15,7 +15,13 @@ SCALE = 8
 
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "nano": {"decoder_channels": (96, 64, 32, 16), "groups": 8},
+    "nano": {
+        "latent_channels": 32,
+        "encoder_channels": (96, 160),
+        "decoder_channels": (128, 64, 32),
+        "decoder_blocks": (2, 2, 2),
+        "groups": 8,
+    },
 }
 
 
@@ -59,7 +65,8 @@ class Decoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """The light decoder: (batch, latent channels, h, w) → (batch, 3, 8 h, 8 w).
 
     Stages of 3, 3, 2 and 1 blocks, the first three followed by nearest ×2, which has no parameters. Expansion 2 and
-    bias-free separable convolutions are unpublished and chosen so that `full` has the report's 1.90M parameters.
+    bias-free separable convolutions are unpublished and chosen so that `full` has the report's 1.90M parameters. With
+    fewer stages the last convolution gives the pixels that are left, each position a square of them.
     """
 
     @register_to_config
@@ -83,13 +90,15 @@ class Decoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 layers.append(DecoderBlock(width, target, expansion, groups, dropout))
                 width = target
         self.stages = nn.Sequential(*layers)
+        self.square = SCALE >> len(channels) - 1
         self.norm_out = nn.GroupNorm(groups, width)
-        self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, 3 * self.square**2, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
         """(batch, latent channels, h, w) → (batch, 3, 8 h, 8 w), about −1 … 1."""
         latents = latents.contiguous(memory_format=torch.channels_last)
-        return self.conv_out(F.hardswish(self.norm_out(self.stages(self.conv_in(latents)))))
+        seen = self.conv_out(F.hardswish(self.norm_out(self.stages(self.conv_in(latents)))))
+        return F.pixel_shuffle(seen, self.square)
 
 
 class DenseBlock(nn.Module):
@@ -142,13 +151,14 @@ class JuZhouAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: int = 16,
         encoder_channels: Sequence[int] = (64, 128),
         decoder_channels: Sequence[int] = (256, 256, 128, 64),
+        decoder_blocks: Sequence[int] = (3, 3, 2, 1),
         groups: int = 32,
         scaling_factor: float = 1.0,
         shift_factor: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(latent_channels, encoder_channels, groups)
-        self.decoder = Decoder(latent_channels, decoder_channels, groups=groups)
+        self.decoder = Decoder(latent_channels, decoder_channels, decoder_blocks, groups=groups)
 
     @classmethod
     def preset(cls, name: str) -> Self:

@@ -1,6 +1,8 @@
 """The one place that knows which accelerator there is: the rest of the code asks for a device and gets one."""
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 
 def pick() -> torch.device:
@@ -14,13 +16,19 @@ def backend(device: torch.device) -> str:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """A context in which matrix products run in bfloat16 on accelerators that compute it, and in float32 elsewhere.
+    """A context in which matrix products run in bfloat16 where the device computes it, and in float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=_computes_bfloat16(device))
 
-    The CPU stays in float32: the backward pass of bfloat16 attention is five to ten times slower there, which costs
-    more than the matrix products of a small model gain.
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention, (batch, heads, positions, size) each; `mask` is true where a key counts.
+
+    On a CPU in float32 whatever came in: the backward pass of its bfloat16 kernel is five to ten times slower.
     """
-    supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=supported)
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype), attn_mask=mask)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
 
 
 def set_threads(count: int) -> None:
@@ -32,7 +40,7 @@ def precision(device: torch.device) -> torch.dtype:
     """What weights are held in: half the bits on an accelerator, bfloat16 where it computes that; float32 elsewhere."""
     if device.type == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if _computes_bfloat16(device) else torch.float16
 
 
 def scoring_precision(device: torch.device) -> torch.dtype:
@@ -40,5 +48,10 @@ def scoring_precision(device: torch.device) -> torch.dtype:
 
     What is drawn or said step after step keeps float32 there: its rounding differs with the number of threads.
     """
-    computes = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if computes else precision(device)
+    return torch.bfloat16 if _computes_bfloat16(device) else precision(device)
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported()
+    return torch.cuda.is_bf16_supported()

@@ -10,7 +10,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertTokenizer, ChineseCLIPTextModel
 from transformers.utils import logging as transformers_logging
 
@@ -77,9 +77,13 @@ class JuZhouPipeline(DiffusionPipeline):
         if folder.exists() and not (folder / "model_index.json").is_file():
             raise JuZhouError(f"{folder}: no checkpoint here (no model_index.json); give a folder that training wrote")
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, **{**STRICT_LOADING, **kwargs})
+            pipeline = super().from_pretrained(pretrained_model_name_or_path, **{**STRICT_LOADING, **kwargs})
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise JuZhouError(f"{folder}: the checkpoint cannot be loaded: {' '.join(str(error).split())}") from error
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                _align(part)
+        return pipeline
 
     @property
     def default_size(self) -> int:
@@ -143,6 +147,12 @@ class JuZhouPipeline(DiffusionPipeline):
         settings = self.autoencoder.config
         raw = latents.to(self.autoencoder.dtype) / settings["scaling_factor"] + settings["shift_factor"]
         return to_images(self.autoencoder.decode(raw).sample)
+
+
+def _align(module: nn.Module) -> None:
+    """Copy weights out of the mapped file: a CPU's matrix products differ in the last bit by where the weights lie."""
+    for weight in [*module.parameters(), *module.buffers()]:
+        weight.data = weight.data.clone()
 
 
 def _noises(count: int, steps: int, shape: tuple[int, ...], seed: int) -> Tensor:

@@ -14,11 +14,15 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from model import device
+
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
     "nano": {
         "sample_size": 8,
-        "channels": (64, 96, 128),
+        "latent_channels": 32,
+        "channels": (128, 128, 128),
+        "depths": (1, 1, 2),
         "head_size": 32,
         "context_size": 128,
         "time_size": 256,
@@ -46,16 +50,16 @@ def timestep_features(timestep: Tensor, size: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def rotary_angles(height: int, width: int, head_size: int, reference: int, device: torch.device) -> Tensor:
+def rotary_angles(height: int, width: int, head_size: int, reference: int, where: torch.device) -> Tensor:
     """2D RoPE (arXiv 2104.09864, an axis each half): angles of each position, (height · width, head_size / 2).
 
     Positions are interpolated onto a grid of `reference` × `reference`, so that another resolution keeps the range
     of angles that was trained.
     """
     quarter = head_size // 4
-    frequencies = 10_000 ** (-torch.arange(quarter, device=device) / quarter)
+    frequencies = 10_000 ** (-torch.arange(quarter, device=where) / quarter)
     rows, columns = (
-        (torch.arange(length, device=device) + 0.5) * (reference / length) - 0.5 for length in (height, width)
+        (torch.arange(length, device=where) + 0.5) * (reference / length) - 0.5 for length in (height, width)
     )
     angles = torch.cat(
         [
@@ -136,9 +140,7 @@ class Attention(nn.Module):
         if context is None:
             key = rotate(key, angles)
         heads_as_positions = query.reshape(batch, 1, -1, self.head_size)
-        attended = F.scaled_dot_product_attention(
-            heads_as_positions, key[:, None].to(query.dtype), value[:, None].to(query.dtype), attn_mask=mask
-        )
+        attended = device.attention(heads_as_positions, key[:, None], value[:, None], mask)
         attended = attended.view(batch, -1, positions, self.head_size)
         return self.to_out(attended.transpose(1, 2).reshape(batch, positions, width))
 

@@ -1,7 +1,9 @@
 """Trains the text tower against the pictures' latents, then computes every text's hidden states once.
 
 The report takes Chinese-CLIP's text tower as it is. Where none can be had, a small one is trained by CLIP's loss, with
-a small picture tower on the latents in place of CLIP's, which is thrown away afterwards.
+a small picture tower on the latents in place of CLIP's. That loss tells texts apart and is done when it can; it does
+not ask where things are. So the tokens must also say enough to sketch the latents: a few layers that look at them
+alone predict the picture's mean, which is what the denoiser has to know at pure noise. Both helpers are thrown away.
 """
 
 import math
@@ -21,6 +23,10 @@ from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, op
 COMMON = 128
 """The width of the space in which pictures and texts meet."""
 
+SKETCH = 192
+"""The width of the layers that sketch."""
+
+CONTRAST_WEIGHT = 0.2
 LARGEST_SCALE = math.log(100.0)
 TEXTS_AT_ONCE = 64
 
@@ -38,12 +44,38 @@ def contrastive_loss(pictures: Tensor, texts: Tensor, scale: Tensor, same: Tenso
     return 0.5 * (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right))
 
 
-class Towers(nn.Module):
-    """The text tower, the picture tower that teaches it, and the temperature between them."""
+class Sketch(nn.Module):
+    """Positions of the latents that look at a text's tokens and say what they expect to see: E[x0 | text]."""
 
-    def __init__(self, encoder: ChineseCLIPTextModel, latent_channels: int) -> None:
+    def __init__(self, side: int, latent_channels: int, context_size: int) -> None:
+        super().__init__()
+        self.side = side
+        self.positions = nn.Parameter(0.5 * torch.randn(side * side, SKETCH))
+        self.context = nn.Linear(context_size, SKETCH)
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                SKETCH, 6, 2 * SKETCH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(3)
+        )
+        self.out = nn.Sequential(nn.LayerNorm(SKETCH), nn.Linear(SKETCH, latent_channels))
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(batch, tokens, context_size) and (batch, tokens) → (batch, latent_channels, side, side)."""
+        context = self.context(hidden)
+        seen = self.positions.expand(len(hidden), -1, -1)
+        for layer in self.layers:
+            seen = layer(seen, context, memory_key_padding_mask=~mask)
+        return self.out(seen).transpose(1, 2).unflatten(2, (self.side, self.side))
+
+
+class Towers(nn.Module):
+    """The text tower, the picture tower and the sketch that teach it, and the temperature between the towers."""
+
+    def __init__(self, encoder: ChineseCLIPTextModel, latent_channels: int, side: int) -> None:
         super().__init__()
         self.encoder = encoder
+        self.sketch = Sketch(side, latent_channels, encoder.config.hidden_size)
         self.text_projection = nn.Linear(encoder.config.hidden_size, COMMON)
         self.picture_tower = nn.Sequential(
             nn.Conv2d(latent_channels, 64, 3, padding=1),
@@ -58,12 +90,14 @@ class Towers(nn.Module):
         )
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def forward(self, tokens: Tensor, mask: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens and mask (batch, tokens), latents (batch, channels, h, w) → pictures, texts, inverse temperature."""
-        pooled = self.encoder(input_ids=tokens, attention_mask=mask).pooler_output
+    def forward(self, tokens: Tensor, mask: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tokens and mask (batch, tokens), latents (batch, channels, h, w) → pictures, texts, inverse temperature, and
+        the latents as the texts let expect them."""
+        seen = self.encoder(input_ids=tokens, attention_mask=mask)
         pictures = F.normalize(self.picture_tower(latents).float(), dim=-1)
-        texts = F.normalize(self.text_projection(pooled).float(), dim=-1)
-        return pictures, texts, self.log_scale.clamp(max=LARGEST_SCALE).exp()
+        texts = F.normalize(self.text_projection(seen.pooler_output).float(), dim=-1)
+        sketch = self.sketch(seen.last_hidden_state, mask).float()
+        return pictures, texts, self.log_scale.clamp(max=LARGEST_SCALE).exp(), sketch
 
 
 class AlignStage(Stage):
@@ -87,7 +121,9 @@ class AlignStage(Stage):
             self.tokenizer = text.nano_tokenizer()
             encoder = text.nano_encoder(self.tokenizer)
         self.latents = load_latents(job.folders["autoencoder"])
-        self.towers = job.wrap(Towers(encoder, self.latents.shape[1]))
+        # A CPU's fused attention has a slow backward pass in bfloat16.
+        encoder.set_attn_implementation("eager")
+        self.towers = job.wrap(Towers(encoder, self.latents.shape[1], self.latents.shape[-1]))
         self.optimizer = optimizer(self.towers.parameters())
 
     def state(self) -> dict[str, Any]:
@@ -99,16 +135,20 @@ class AlignStage(Stage):
         batch = self.release.batch(self.settings.batch, self.recipe.seed, step, self.recipe.captions)
         images, texts = self.job.slice(batch.images), self.job.slice(batch.texts)
         tokens, mask = text.tokenize(self.tokenizer, [self.release.texts[number] for number in texts.tolist()])
+        longest = int(mask.sum(dim=1).max())
+        tokens, mask = tokens[:, :longest], mask[:, :longest]
         same = (images[:, None] == images) | (texts[:, None] == texts)
+        latents = self.latents[images].to(self.device)
         with device.autocast(self.device):
-            pictures, words, scale = self.towers(
-                tokens.to(self.device), mask.to(self.device), self.latents[images].to(self.device)
-            )
-        loss = contrastive_loss(pictures, words, scale, same.to(self.device))
+            pictures, words, scale, sketch = self.towers(tokens.to(self.device), mask.to(self.device), latents)
+        contrast, sketched = contrastive_loss(pictures, words, scale, same.to(self.device)), F.mse_loss(sketch, latents)
+        loss = CONTRAST_WEIGHT * contrast + sketched
         right = same.to(self.device).gather(1, (pictures @ words.T).argmax(dim=1, keepdim=True))
         norm = descend(loss, self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
         return {
             "loss": loss.item(),
+            "contrast": contrast.item(),
+            "sketch": sketched.item(),
             "accuracy": right.float().mean().item(),
             "scale": scale.item(),
             "grad_norm": norm,
@@ -119,6 +159,7 @@ class AlignStage(Stage):
     def finish(self, folder: Path) -> Metrics:
         """Keep the text tower, and what it makes of every text of the release."""
         encoder: ChineseCLIPTextModel = bare(self.towers).encoder.eval()
+        encoder.set_attn_implementation("sdpa")
         encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         texts = self.release.texts

@@ -25,7 +25,7 @@ def test_latents_are_eight_times_smaller_and_survive_the_disk(tmp_path: Path) ->
     with torch.no_grad():
         latents = model.encode(pictures).latent
         decoded = model.decode(latents).sample
-        assert latents.shape == (2, 16, 8, 12)
+        assert latents.shape == (2, 32, 8, 12)
         assert decoded.shape == pictures.shape
         assert torch.equal(loaded.decode(loaded.encode(pictures).latent).sample, decoded)
     assert (loaded.config["scaling_factor"], loaded.config["shift_factor"]) == (1.5, -0.25)
