@@ -27,12 +27,12 @@ from pipelines.corpus import Corpus
 from pipelines.material import pairs
 from pipelines.miniweb import MiniWeb as Web
 from pipelines.releases import release
-from pipelines.sources import folder, parquet, site, synthesis, tar, urls, warc
+from pipelines.sources import folder, parquet, scenes, site, synthesis, tar, urls, warc
 from pipelines.stage import Progress, Stage, count, run
 from pipelines.traffic import traffic
 from schemas.errors import JuZhouError
 from schemas.policy import Policy
-from schemas.recipe import Folder, MiniWeb, Parquet, Recipe, Semantic, Site, Source, Synthesis, Tar, Urls, Warc
+from schemas.recipe import Folder, MiniWeb, Parquet, Recipe, Scenes, Semantic, Site, Source, Synthesis, Tar, Urls, Warc
 from schemas.tables import Table
 
 Say = Callable[[str], None]
@@ -138,6 +138,8 @@ def _stages(
             return [tar.tar_stage(corpus, name, source, recipe.fetch)]
         case Parquet():
             return [parquet.parquet_stage(corpus, name, source, recipe.fetch)]
+        case Scenes():
+            return [scenes.scenes_stage(corpus, name, source, recipe.fetch)]
         case Synthesis():
             drawn = synthesis.synthesis_stage(corpus, name, source)
             if not source.translate or not translations:

@@ -21,11 +21,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nano": {
         "sample_size": 8,
         "latent_channels": 32,
-        "channels": (128, 128, 128),
-        "depths": (1, 1, 2),
+        "channels": (256, 128, 96),
+        "depths": (1, 1, 1),
         "head_size": 32,
         "context_size": 128,
-        "time_size": 256,
+        "time_size": 128,
         "groups": 16,
     },
 }

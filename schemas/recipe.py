@@ -4,7 +4,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from schemas.identity import fingerprint
 from schemas.strict import Strict
@@ -115,6 +115,16 @@ class Parquet(Strict):
     licence: str | None = None
 
 
+class Scenes(Strict):
+    """Composed scenes, of which all is known (`schemas/scenes.py`); they are made, not found."""
+
+    kind: Literal["scenes"]
+    count: int = Field(ge=1)
+    size: int = Field(default=64, ge=64, le=128)
+    """The pictures' side in pixels."""
+    seed: int = 0
+
+
 class Translate(Strict):
     """English → Chinese after the picture, so that a translation cannot change what is drawn."""
 
@@ -167,7 +177,7 @@ def _with_preset(given: Any, presets: dict[str, dict[str, str]]) -> Any:
 
 
 Source = Annotated[
-    Site | MiniWeb | Urls | Warc | Folder | Tar | Parquet | Synthesis,
+    Site | MiniWeb | Urls | Warc | Folder | Tar | Parquet | Scenes | Synthesis,
     Field(discriminator="kind"),
 ]
 
@@ -270,9 +280,18 @@ class Recipe(Strict):
     """Releases are called this with a number: `demo` gives demo-1, and demo-2 once other samples are kept."""
     splits: Splits = Splits()
     training: Training | None = None
+    """Settings, or the name of a training recipe beside this one."""
     checkpoints: Path | None = None
     """The folder of the training stages; beside the corpus when left out."""
     report: Path | None = None
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any, info: ValidationInfo) -> Any:
+        """A training recipe that is named, read from its file."""
+        if isinstance(given, str) and info.context:
+            return Training.load(info.context["folder"] / given)
+        return given
 
     @field_validator("measures", mode="before")
     @classmethod

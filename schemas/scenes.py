@@ -1,10 +1,9 @@
 """The small world of composed scenes: what kinds of things there are, what a scene holds, how it is said in Chinese.
 
 Every property of a composed scene is known, so that what a model draws for a prompt can be checked as GenEval does
-(arXiv 2310.11513), in its six categories. The words are here; cut-outs and canvases in `pipelines/sources/scenes.py`.
+(arXiv 2310.11513), in its six categories. The words are here; cut-outs and canvases in `pipelines/scenes.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, get_args
@@ -121,6 +120,8 @@ KINDS = _kinds(
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 DYED = tuple(kind for kind in KINDS if kind.dyed)
+SHARES = (0.12, 0.16, 0.2, 0.14, 0.2, 0.18)
+"""How often each category is among training scenes: more where there is more to learn."""
 HELD_OUT = 8
 """One in so many pairs of kinds, and of a kind and its colour, is in no training scene."""
 
@@ -229,27 +230,25 @@ def _counted(thing: Thing, random: Random) -> str:
 
 
 def prompts(category: Category, count: int, seed: int = 0) -> list[tuple[Scene, str]]:
-    """Scenes to be asked for and how, always the same for a seed, none twice.
+    """Scenes to be asked for and how, always the same for a seed; no text twice.
 
     Where two kinds, or a kind and a colour, belong to the category, the pair is one that no training scene shows.
     """
     random = Random(f"{category} {seed}")
-    asked: dict[Scene, str] = {}
+    asked: dict[str, Scene] = {}
     while len(asked) < count:
         scene = draw(category, random)
         if category == "position":
             scene = Scene(category, tuple(Thing(thing.kind) for thing in scene.things), scene.side)
         if category in ("single", "counting") or unseen(scene):
-            asked.setdefault(scene, caption(scene, random))
-    return list(asked.items())
+            asked.setdefault(caption(scene, random), scene)
+    return [(scene, text) for text, scene in asked.items()]
 
 
-def scenes(count: int, seed: int, weights: Sequence[float]) -> list[tuple[Scene, str]]:
-    """Training scenes with their captions, by chance from a seed, the categories by weight; none is held out."""
-    random = Random(f"training {seed}")
-    found: list[tuple[Scene, str]] = []
-    while len(found) < count:
-        scene = draw(random.choices(CATEGORIES, weights)[0], random)
-        if not unseen(scene):
-            found.append((scene, caption(scene, random)))
-    return found
+def training(seed: int, number: int) -> tuple[Scene, str]:
+    """The training scene of a number and its caption; none shows what is held out."""
+    random = Random(f"training {seed} {number}")
+    scene = draw(random.choices(CATEGORIES, SHARES)[0], random)
+    while unseen(scene):
+        scene = draw(random.choices(CATEGORIES, SHARES)[0], random)
+    return scene, caption(scene, random)

@@ -32,7 +32,7 @@ class Strict(BaseModel):
         if not isinstance(content, dict):
             raise JuZhouError(f"{path}: a mapping of keys to values is wanted, not {type(content).__name__}")
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(content, context={"folder": path.parent})
         except ValidationError as error:
             raise JuZhouError(f"{path}: {explain(cls, error)}") from error
 

@@ -23,15 +23,15 @@ def follow(average: nn.Module, model: nn.Module, step: int, decay: float) -> Non
     """Move a running average of weights towards the model; the decay grows to its value over the first steps."""
     weight = 1 - min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
-        for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-            mean.lerp_(value, weight)
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
 
 
 class CachedTexts:
-    """Every text's hidden states in memory, on the CPU; a batch of them goes to the device."""
+    """Every text's hidden states in memory, on the CPU, as far as the longest goes; a batch goes to the device."""
 
     def __init__(self, states: TextStates, where: torch.device) -> None:
-        self.states = states
+        longest = int(states.mask.sum(dim=1).max())
+        self.states = TextStates(states.hidden[:, :longest], states.mask[:, :longest])
         self.device = where
 
     def __getitem__(self, texts: Tensor) -> TextStates:

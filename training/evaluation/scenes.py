@@ -1,0 +1,174 @@
+"""Composed scenes asked of a checkpoint, as GenEval asks (arXiv 2310.11513): six categories, and their mean."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.linalg import sqrtm
+from torch import Tensor
+
+from model.pipeline import STEPS, JuZhouPipeline
+from schemas.scenes import CATEGORIES, Category, Scene, Thing, prompts
+from training.evaluation.detector import Detection, Reference, load, look
+
+Say = Callable[[str], None]
+
+PROMPTS: dict[Category, int] = {
+    "single": 80,
+    "two": 99,
+    "counting": 80,
+    "colours": 94,
+    "position": 100,
+    "attribution": 100,
+}
+"""As many as GenEval asks in each category."""
+QUICK = 16
+"""Prompts of each category in a quick evaluation."""
+AT_ONCE = 48
+APART = 0.1
+"""How far the centres of two things lie apart at least where one is beside the other, in sides of the picture."""
+
+
+def right(found: Sequence[Detection], scene: Scene) -> bool:
+    """Whether what was found is what the scene asks for.
+
+    Counting wants the exact number; the other categories are content if what they ask is there among more.
+    """
+    first, *rest = ([one for one in found if _is(one, thing)] for thing in scene.things)
+    if scene.category == "counting":
+        return len(first) == scene.things[0].count
+    if scene.side is None:
+        return all((first, *rest))
+    return any(_stands(one, other, scene) for one, other in product(first, rest[0]))
+
+
+def _is(found: Detection, thing: Thing) -> bool:
+    return found.kind == thing.kind.name and thing.colour in (None, found.colour)
+
+
+def _stands(one: Detection, other: Detection, scene: Scene) -> bool:
+    """Whether `one` is on the side of `other` that is asked for: further that way than any other way."""
+    x, y = one.x - other.x, one.y - other.y
+    along, across = {"left": (-x, y), "right": (x, y), "above": (-y, x), "below": (y, x)}[scene.side or "left"]
+    return along > APART and along > abs(across)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a way of drawing reached."""
+
+    categories: dict[Category, float]
+    """The share of prompts that came out right."""
+    overall: float
+    """The mean of the six, as GenEval has it."""
+    error: float
+    """The standard error of `overall`."""
+    frechet: float
+    """Fréchet distance of the detector's features to those of composed scenes: ours, not Inception's."""
+    pictures: int
+
+
+def score(pictures: Tensor, scenes: Sequence[Scene]) -> Score:
+    """Score pictures, (n, 3, h, w) in −1 … 1, against the scenes that were asked for, one each."""
+    detector, reference = load()
+    seen = look(detector, pictures)
+    outcomes: dict[Category, list[bool]] = {category: [] for category in CATEGORIES}
+    for found, scene in zip(seen.found, scenes, strict=True):
+        outcomes[scene.category].append(right(found, scene))
+    shares = {category: float(np.mean(results)) for category, results in outcomes.items()}
+    variance = sum(shares[category] * (1 - shares[category]) / len(outcomes[category]) for category in CATEGORIES)
+    return Score(
+        shares,
+        float(np.mean(list(shares.values()))),
+        float(np.sqrt(variance)) / len(CATEGORIES),
+        frechet(seen.features, reference),
+        len(scenes),
+    )
+
+
+def frechet(features: Tensor, reference: Reference) -> float:
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) of features, (n, 128), to the reference (arXiv 1706.08500)."""
+    mean, covariance = features.mean(dim=0).double().numpy(), np.cov(features.double().numpy(), rowvar=False)
+    theirs = reference.covariance.double().numpy()
+    apart = mean - reference.mean.double().numpy()
+    return float(apart @ apart + np.trace(covariance + theirs - 2 * sqrtm(covariance @ theirs).real))
+
+
+def asked(quick: bool) -> list[tuple[Scene, str]]:
+    """The scenes and their prompts, category by category."""
+    return [
+        entry
+        for category, count in PROMPTS.items()
+        for entry in prompts(category, min(count, QUICK) if quick else count)
+    ]
+
+
+def draw(pipeline: JuZhouPipeline, texts: Sequence[str], steps: int | None) -> Tensor:
+    """A picture for each prompt, with the seeds 0, 1, 2, …: (n, 3, h, w) in −1 … 1."""
+    found = []
+    for start in range(0, len(texts), AT_ONCE):
+        drawn = pipeline(texts[start : start + AT_ONCE], num_inference_steps=steps, seed=start)
+        found += [torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 127.5 - 1 for picture in drawn]
+    return torch.stack(found)
+
+
+def evaluate(
+    base: JuZhouPipeline | None, distilled: JuZhouPipeline | None, quick: bool, say: Say
+) -> tuple[dict[str, Score], dict[str, Tensor]]:
+    """Scores and pictures of each way there is to draw: `28` and `4_plain` by the base checkpoint, `4` distilled.
+
+    The number of steps in a name is the distilled checkpoint's own, 4 where there is none.
+    """
+    entries = asked(quick)
+    scenes, texts = [scene for scene, _ in entries], [text for _, text in entries]
+    few = distilled.config["distilled_steps"] if distilled else 4
+    ways: list[tuple[str, JuZhouPipeline | None, int]] = [
+        (f"{STEPS}", base, STEPS),
+        (f"{few}", distilled, few),
+        (f"{few}_plain", base, few),
+    ]
+    scores: dict[str, Score] = {}
+    pictures: dict[str, Tensor] = {}
+    for name, pipeline, steps in ways:
+        if pipeline is not None:
+            pictures[name] = draw(pipeline, texts, steps)
+            scores[name] = score(pictures[name], scenes)
+            say(told(name, scores[name]))
+    return scores, pictures
+
+
+def told(name: str, reached: Score) -> str:
+    """A score in one line."""
+    parts = " · ".join(f"{category} {share:.2f}" for category, share in reached.categories.items())
+    return f"{name:>8}: overall {reached.overall:.3f} ± {reached.error:.3f} · {parts} · Fréchet {reached.frechet:.1f}"
+
+
+def summary(scores: dict[str, Score]) -> str:
+    """All scores as one JSON object: `overall_28`, `overall_4`, `ratio`, each way's categories and distance."""
+    found: dict[str, object] = {f"overall_{name}": round(score.overall, 4) for name, score in scores.items()}
+    if "28" in scores and "4" in scores:
+        found["ratio"] = round(scores["4"].overall / max(scores["28"].overall, 1e-9), 4)
+    for name, reached in scores.items():
+        found[f"categories_{name}"] = {category: round(share, 4) for category, share in reached.categories.items()}
+        found[f"error_{name}"] = round(reached.error, 4)
+        found[f"frechet_{name}"] = round(reached.frechet, 3)
+        found["prompts"] = reached.pictures
+    return json.dumps(found)
+
+
+def grid(pictures: dict[str, Tensor], path: Path, count: int = 16) -> None:
+    """The same prompts, spread over the categories, a row for each way of drawing, as one PNG."""
+    rows = list(pictures.values())
+    chosen = torch.linspace(0, len(rows[0]) - 1, count).round().long()
+    height, width = rows[0].shape[2:]
+    page = Image.new("RGB", (count * width, len(rows) * height))
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row[chosen]):
+            pixels = ((picture + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+            page.paste(Image.fromarray(pixels), (x * width, y * height))
+    page.save(path)
