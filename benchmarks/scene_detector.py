@@ -1,6 +1,6 @@
 """How far the detector of composed scenes is to be trusted, what an autoencoder leaves of scenes for it, and its fit.
 
-    python benchmarks/scene_detector.py                      what it gets right on scenes with pairs it has not seen
+    python benchmarks/scene_detector.py                      what it gets right on scenes that the fit has not seen
     python benchmarks/scene_detector.py --checkpoint FOLDER  the same on a checkpoint's reconstructions of them
     python benchmarks/scene_detector.py --quick              a fifth of the scenes
     python benchmarks/scene_detector.py --fit                train it anew (about four minutes of one core)
@@ -27,14 +27,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from model import device
 from model.pipeline import JuZhouPipeline
 from pipelines.scenes import Cutouts, Standing, compose, emoji
-from schemas.scenes import CATEGORIES, COLOURS, KINDS, Scene, prompts, training
+from schemas.scenes import CATEGORIES, COLOURS, KINDS, SHARES, Scene, draw, prompts
 from training.evaluation.detector import STRIDE, WEIGHTS, Detector, load, look
 from training.evaluation.scenes import score, told
 
 SIZE = 64
 FITTED_ON = 30_000
 HELD_OUT = 120
-"""Scenes of each category with pairs that no training scene shows."""
+"""Scenes of each category, drawn as the evaluation's prompts are."""
 STEPS = 1200
 BATCH = 64
 
@@ -95,7 +95,7 @@ def fit() -> None:
     """Train on composed scenes, two in three of them worn, and write the weights with the reference of the features."""
     torch.manual_seed(0)
     random = Random(0)
-    entries = [training(1, number)[0] for number in range(FITTED_ON)]
+    entries = [draw(random.choices(CATEGORIES, SHARES)[0], random) for _ in range(FITTED_ON)]
     pictures, standing = composed(entries, "fit")
     detector = Detector().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.01)

@@ -123,7 +123,7 @@ DYED = tuple(kind for kind in KINDS if kind.dyed)
 SHARES = (0.12, 0.16, 0.2, 0.14, 0.2, 0.18)
 """How often each category is among training scenes: more where there is more to learn."""
 HELD_OUT = 8
-"""One in so many pairs of kinds, and of a kind and its colour, is in no training scene."""
+"""One in so many pairs of kinds is in no training scene."""
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,15 @@ class Scene:
     side: Side | None = None
 
 
-def held_out(*words: str) -> bool:
-    """Whether these words, in any order, stand together in no training scene: two kinds, or a kind and its colour."""
-    return digest(" ".join(sorted(words)).encode())[0] % HELD_OUT == 0
+def held_out(one: str, other: str) -> bool:
+    """Whether two kinds, in any order, stand together in no training scene."""
+    return digest(" ".join(sorted((one, other))).encode())[0] % HELD_OUT == 0
 
 
 def unseen(scene: Scene) -> bool:
-    """Whether a scene has a pair of kinds, or a kind in a colour, that training scenes must not show."""
+    """Whether a scene has two kinds that training scenes must not show together."""
     kinds = [thing.kind.name for thing in scene.things]
-    dyed = [held_out(thing.kind.name, thing.colour) for thing in scene.things if thing.colour]
-    return any(dyed) or (len(kinds) == 2 and held_out(*kinds))
+    return len(kinds) == 2 and held_out(*kinds)
 
 
 def draw(category: Category, random: Random) -> Scene:
@@ -232,7 +231,7 @@ def _counted(thing: Thing, random: Random) -> str:
 def prompts(category: Category, count: int, seed: int = 0) -> list[tuple[Scene, str]]:
     """Scenes to be asked for and how, always the same for a seed; no text twice.
 
-    Where two kinds, or a kind and a colour, belong to the category, the pair is one that no training scene shows.
+    Two kinds are always a pair that no training scene shows.
     """
     random = Random(f"{category} {seed}")
     asked: dict[str, Scene] = {}
@@ -240,7 +239,7 @@ def prompts(category: Category, count: int, seed: int = 0) -> list[tuple[Scene, 
         scene = draw(category, random)
         if category == "position":
             scene = Scene(category, tuple(Thing(thing.kind) for thing in scene.things), scene.side)
-        if category in ("single", "counting") or unseen(scene):
+        if len(scene.things) == 1 or unseen(scene):
             asked.setdefault(caption(scene, random), scene)
     return [(scene, text) for text, scene in asked.items()]
 

@@ -40,7 +40,7 @@ def test_a_training_scene_is_a_function_of_its_number_and_shows_nothing_held_out
 def test_about_one_pair_in_eight_is_held_out_whatever_its_order() -> None:
     pairs = [(one.name, other.name) for one in KINDS for other in KINDS if one.name < other.name]
     assert 0.1 < sum(held_out(*pair) for pair in pairs) / len(pairs) < 0.15
-    assert all(held_out(*pair) == held_out(*reversed(pair)) for pair in pairs[:50])
+    assert all(held_out(one, other) == held_out(other, one) for one, other in pairs[:50])
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -48,8 +48,7 @@ def test_prompts_are_fixed_distinct_and_new_to_training(category: Category) -> N
     asked = prompts(category, 40)
     assert asked == prompts(category, 100)[:40]
     assert len({text for _, text in asked}) == 40
-    if category not in ("single", "counting"):
-        assert all(unseen(scene) for scene, _ in asked)
+    assert all(unseen(scene) for scene, _ in asked if len(scene.things) == 2)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
