@@ -27,6 +27,9 @@ GUIDANCE = 4.0
 """The report does not publish its guidance; SD3's range is 3.5 to 7, and small models want the low end."""
 
 
+SHIPPED = Path(__file__).parent / "checkpoints" / "nano"
+"""The distilled nano checkpoint that comes along: composed scenes of 64 pixels."""
+
 STRICT_LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False}
 """How weights are loaded: safetensors only, and without the accelerate package."""
 

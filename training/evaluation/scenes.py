@@ -13,6 +13,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from model.pipeline import STEPS, JuZhouPipeline
+from schemas.errors import JuZhouError
 from schemas.scenes import CATEGORIES, Category, Scene, Thing, prompts
 from training.evaluation.detector import Detection, Reference, load, look
 
@@ -97,6 +98,23 @@ def frechet(features: Tensor, reference: Reference) -> float:
     theirs = reference.covariance.double().numpy()
     apart = mean - reference.mean.double().numpy()
     return float(apart @ apart + np.trace(covariance + theirs - 2 * sqrtm(covariance @ theirs).real))
+
+
+def pipelines(folder: Path) -> tuple[JuZhouPipeline | None, JuZhouPipeline | None]:
+    """The base and the distilled checkpoint of a training's folder; of a checkpoint itself, what it is.
+
+    Raises:
+        JuZhouError: there is neither, or several trainings share the folder.
+    """
+    stages = {stage: sorted(folder.glob(f"{stage}-*/checkpoint")) for stage in ("flow", "dmd2")}
+    if not any(stages.values()):
+        pipeline = JuZhouPipeline.from_pretrained(folder)
+        return (None, pipeline) if pipeline.config["distilled_steps"] else (pipeline, None)
+    for stage, found in stages.items():
+        if len(found) > 1:
+            raise JuZhouError(f"{folder}: {len(found)} trainings have a stage {stage}; name one's checkpoint")
+    base, distilled = ([JuZhouPipeline.from_pretrained(path) for path in found] for found in stages.values())
+    return next(iter(base), None), next(iter(distilled), None)
 
 
 def asked(quick: bool) -> list[tuple[Scene, str]]:
