@@ -18,6 +18,7 @@ from model import device
 
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
+    "english": {"context_size": 2048},
     "nano": {
         "sample_size": 8,
         "latent_channels": 32,
@@ -275,7 +276,8 @@ class JuZhouUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """A fresh network: `full` (0.385B) or `nano`, with single settings changed."""
+        """A fresh network, with single settings changed: `full` (0.385B), `english`, which is the same for the states of
+        CLIP-L and CLIP-G side by side (0.390B), or `nano`."""
         return cls(**{**PRESETS[name], **changes})
 
     def forward(self, sample: Tensor, timestep: Tensor, context: Tensor, mask: Tensor | None = None) -> Denoised:
