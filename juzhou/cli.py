@@ -326,16 +326,26 @@ def audit(
 
 @app.command()
 def train(
-    release: Annotated[Path, typer.Argument(help="The folder of a release.")],
-    recipe: Annotated[Path, typer.Argument(help="A training recipe in YAML.")],
+    release: Annotated[Path | None, typer.Argument(help="The folder of a release.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A training recipe in YAML.")] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The folder of the stages; what is there is gone on with.")
     ] = Path("checkpoints"),
+    self_test: Annotated[
+        bool, typer.Option(help="Only see whether this device computes forwards and backwards as it should.")
+    ] = False,
 ) -> None:
     """Train on a release, stage by stage, from where it was left.
 
     Example: juzhou train scenes/corpus/releases/scenes-1 recipes/nano.yaml -o scenes/checkpoints
+
+    Example: juzhou train --self-test
     """
+    if self_test:
+        _self_test()
+        return
+    if release is None or recipe is None:
+        raise JuZhouError("a release and a training recipe are wanted: juzhou train RELEASE RECIPE")
     from pipelines import cluster
     from schemas.training import Training
     from training import trainer
@@ -348,6 +358,29 @@ def train(
         finally:
             cluster.stop()
     _say(f"checkpoint: {trainer.folders(release, output, settings)['dmd2'] / 'checkpoint'}")
+
+
+def _self_test() -> None:
+    """Print the verdict on each operator; a wrong one is an error."""
+    from model import device
+    from training import selftest
+
+    rows = selftest.run()
+    shown = [
+        (row.operator, row.precision, f"{row.forward:.1e}", f"{row.backward:.1e}", row.error or _verdict(row.passed))
+        for row in rows
+    ]
+    _print_counts(("operator", "precision", "forward error", "backward error", "verdict"), shown)
+    wrong = {row.operator for row in rows if not row.passed}
+    if wrong:
+        raise JuZhouError(
+            f"do not train on {device.pick()}: it gets {', '.join(sorted(wrong))} wrong; update its torch"
+        )
+    _say(f"{device.pick()}: all {len(rows)} right")
+
+
+def _verdict(passed: bool) -> str:
+    return "right" if passed else "wrong"
 
 
 evaluations = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

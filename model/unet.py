@@ -276,8 +276,11 @@ class JuZhouUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """A fresh network, with single settings changed: `full` (0.385B), `english`, which is the same for the states of
-        CLIP-L and CLIP-G side by side (0.390B), or `nano`."""
+        """A fresh network, with single settings changed.
+
+        Args:
+            name: `full` (0.385B), `english` (the same for CLIP-L's and CLIP-G's states side by side) or `nano`.
+        """
         return cls(**{**PRESETS[name], **changes})
 
     def forward(self, sample: Tensor, timestep: Tensor, context: Tensor, mask: Tensor | None = None) -> Denoised:
