@@ -18,13 +18,14 @@ from transformers import BertTokenizer, ChineseCLIPTextModel
 
 from model import device, text
 from model.autoencoder import JuZhouAutoencoder
+from model.unet import TransformerBlock, rotary_angles
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer
 
 COMMON = 128
 """The width of the space in which pictures and texts meet."""
 
-SKETCH = 192
-"""The width of the layers that sketch."""
+SKETCH, SKETCH_HEAD = 192, 32
+"""The width of the blocks that sketch, and of their heads."""
 
 CONTRAST_WEIGHT = 0.2
 LARGEST_SCALE = math.log(100.0)
@@ -51,21 +52,17 @@ class Sketch(nn.Module):
         super().__init__()
         self.side = side
         self.positions = nn.Parameter(0.5 * torch.randn(side * side, SKETCH))
-        self.context = nn.Linear(context_size, SKETCH)
-        self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(
-                SKETCH, 6, 2 * SKETCH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(3)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(SKETCH, SKETCH_HEAD, context_size, ratio=2, self_attention=True) for _ in range(3)
         )
         self.out = nn.Sequential(nn.LayerNorm(SKETCH), nn.Linear(SKETCH, latent_channels))
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(batch, tokens, context_size) and (batch, tokens) → (batch, latent_channels, side, side)."""
-        context = self.context(hidden)
+        angles = rotary_angles(self.side, self.side, SKETCH_HEAD, self.side, hidden.device)
         seen = self.positions.expand(len(hidden), -1, -1)
-        for layer in self.layers:
-            seen = layer(seen, context, memory_key_padding_mask=~mask)
+        for block in self.blocks:
+            seen = block(seen, angles, hidden, mask[:, None, None, :])
         return self.out(seen).transpose(1, 2).unflatten(2, (self.side, self.side))
 
 
