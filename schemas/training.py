@@ -54,6 +54,10 @@ class DMD2Settings(Strict):
     guidance: Annotated[float, Field(ge=1.0)] = 3.0
     """The real score's."""
     gan_weight: Annotated[float, Field(ge=0.0)] = 0.03
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
+    """Of the student's weights, by its own steps."""
+    drift: PositiveFloat = 0.25
+    """How far the student's latents and saturation may lie from the real ones; beyond it a student is not kept."""
 
 
 class Stages(Strict):

@@ -2,8 +2,9 @@
 
 The student's own samples (backward simulation) are noised again. A frozen teacher with guidance says where real data
 lies, a critic that follows the student says where its samples lie, and the student moves along the difference. The
-critic also tells real latents from the student's at its bottleneck. What goes wrong first is the latents' mean and
-deviation drifting from the real ones: both are in the metrics.
+critic also tells real latents from the student's at its bottleneck. What goes wrong first is that the samples drift
+from the real ones (`training/drift.py`): the product is the average of the student's weights as it last was within the
+tolerance.
 """
 
 import copy
@@ -19,7 +20,8 @@ from model.pipeline import JuZhouPipeline
 from model.text import TextStates
 from model.unet import TIMESTEPS, JuZhouUNet
 from training.align import load_latents, load_texts
-from training.flow import CachedTexts, draw
+from training.drift import Drift
+from training.flow import CachedTexts, draw, follow
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer
 
 TIMES = (0.001, 0.999)
@@ -96,14 +98,20 @@ class DMD2Stage(Stage):
         self.student = job.wrap(copy.deepcopy(self.teacher).train())
         self.critic = job.wrap(Critic(copy.deepcopy(self.teacher)).train())
         self.teacher.requires_grad_(False)
+        self.average = copy.deepcopy(self.teacher)
+        self.kept = copy.deepcopy(self.teacher)
+        self.drift = Drift(self.pipeline.autoencoder).to(self.device)
         self.student_optimizer = optimizer(self.student.parameters())
         self.critic_optimizer = optimizer(self.critic.parameters())
 
     def state(self) -> dict[str, Any]:
-        """Student, critic and their optimizers."""
+        """Student, its average and the one that is kept, critic, what is known of the drift, and the optimizers."""
         return {
             "student": bare(self.student),
+            "average": self.average,
+            "kept": self.kept,
             "critic": bare(self.critic),
+            "drift": self.drift,
             "student_optimizer": self.student_optimizer,
             "critic_optimizer": self.critic_optimizer,
         }
@@ -127,15 +135,13 @@ class DMD2Stage(Stage):
             x = self._generate(noises, depth, text)
         metrics: Metrics = {}
         if learns:
+            self.drift.look(x, real)
             metrics |= self._teach_student(x, noises[count], times[0], text, rate)
+            follow(self.average, bare(self.student), step // self.settings.student_every, self.settings.ema)
+            if self.drift.within(self.settings.drift):
+                self.kept.load_state_dict(self.average.state_dict())
         metrics |= self._teach_critic(x.detach(), real, noises[count + 1 :], times[1], text, rate)
-        return metrics | {
-            "latent_mean": x.mean().item(),
-            "latent_std": x.std().item(),
-            "real_mean": real.mean().item(),
-            "real_std": real.std().item(),
-            "samples": len(real),
-        }
+        return metrics | self.drift.measures() | {"samples": len(real)}
 
     def _generate(self, noises: Tensor, depth: int, text: TextStates) -> Tensor:
         """The student's x0 at step `depth` of its own trajectory from pure noise; only that step keeps a gradient."""
@@ -181,7 +187,7 @@ class DMD2Stage(Stage):
         """Put the student's checkpoint together; draw the held prompts with it, and with its teacher."""
         prompts = [self.release.texts[sample.simplified] for sample in self.release.held]
         draw(self.pipeline, prompts, folder / "samples-4-plain.png", self.settings.sampling_steps)
-        parts = {**self.pipeline.components, "unet": bare(self.student)}
+        parts = {**self.pipeline.components, "unet": self.kept}
         student = JuZhouPipeline(**parts, distilled_steps=self.settings.sampling_steps)
         student.save_pretrained(folder / "checkpoint")
         draw(student, prompts, folder / "samples-4.png")

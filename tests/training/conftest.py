@@ -14,10 +14,27 @@ from PIL import Image, ImageDraw
 from schemas.identity import digest
 from schemas.release import Manifest, Shard
 from schemas.tables import SCHEMA_VERSION
+from schemas.training import AlignSettings, AutoencoderSettings, DMD2Settings, FlowSettings, Stages, Training
+from training.align import AlignStage
+from training.autoencoder import AutoencoderStage
+from training.dmd2 import DMD2Stage
+from training.flow import FlowStage
+from training.stage import Job, run
 
 COLOURS = {"红": "red", "绿": "green", "蓝": "blue", "黄": "gold", "紫": "purple", "黑": "black"}
 SHAPES = {"圆": "ellipse", "方块": "rectangle"}
 SIZES = (16, 24, 32)
+RECIPE = Training(
+    size=32,
+    threads=1,
+    save_every=2,
+    stages=Stages(
+        autoencoder=AutoencoderSettings(steps=30, batch=4),
+        align=AlignSettings(steps=12, batch=14),
+        flow=FlowSettings(steps=16, batch=4),
+        dmd2=DMD2Settings(steps=6, batch=2, student_every=5),
+    ),
+)
 SCHEMA = pa.schema(
     [
         ("sample_id", pa.binary(16)),
@@ -94,6 +111,17 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "samples.parquet")
     write_manifest(folder, rows)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """All four stages, trained in this process."""
+    finished: dict[str, Path] = {}
+    for stage in (AutoencoderStage, AlignStage, FlowStage, DMD2Stage):
+        folder = tmp_path_factory.mktemp(stage.name)
+        run(stage(Job(release, RECIPE, dict(finished))), folder)
+        finished[stage.name] = folder
+    return finished
 
 
 @pytest.fixture(autouse=True, scope="session")
