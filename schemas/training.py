@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from schemas.strict import Strict
 
 CaptionKind = Literal["simplified", "poem"]
+Tracker = Literal["tensorboard", "wandb"]
 
 
 class AutoencoderSettings(Strict):
@@ -84,4 +85,8 @@ class Training(Strict):
     """CPU threads of each worker, never more than there are free cores; with one, a run repeats to the bit."""
     save_every: PositiveInt = 100
     """Steps between saved training states."""
+    show_every: PositiveInt = 1000
+    """Steps between sheets of samples in the trackers."""
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    """Where metrics and samples go beside `metrics.jsonl`."""
     stages: Stages = Stages()

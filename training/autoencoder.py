@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -90,6 +91,13 @@ class AutoencoderStage(Stage):
         }
 
     @torch.no_grad()
+    def samples(self) -> Image.Image:
+        """The held pictures above their reconstructions."""
+        model: JuZhouAutoencoder = bare(self.model)
+        held = self._pixels(slice(0, HELD))
+        return sheet([to_images(held), to_images(model.decode(model.encode(held).latent).sample)])
+
+    @torch.no_grad()
     def finish(self, folder: Path) -> Metrics:
         """Encode every picture, measure the latents' shift and scale, and show the held pictures."""
         model: JuZhouAutoencoder = bare(self.model).eval()
@@ -101,5 +109,5 @@ class AutoencoderStage(Stage):
         save_file({"latents": latents.contiguous()}, folder / "latents.safetensors")
         held = self._pixels(slice(0, HELD))
         decoded = model.decode(latents[:HELD].to(self.device)).sample.float()
-        sheet([to_images(held), to_images(decoded)]).save(folder / "reconstructions.png")
+        self.samples().save(folder / "reconstructions.png")
         return {"held_psnr": psnr(decoded, held), "latent_mean": shift, "latent_std": deviation}

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from model import device, flow
@@ -21,7 +22,7 @@ from model.text import TextStates
 from model.unet import TIMESTEPS, JuZhouUNet
 from training.align import load_latents, load_texts
 from training.drift import Drift
-from training.flow import CachedTexts, draw, follow
+from training.flow import CachedTexts, drawn, follow, held_prompts, keep
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer
 
 TIMES = (0.001, 0.999)
@@ -183,12 +184,19 @@ class DMD2Stage(Stage):
         )
         return {"loss": score.item(), "critic_gan": gan.item(), "grad_norm": norm}
 
+    def samples(self) -> Image.Image:
+        """The held pictures' captions, drawn by the student that is kept."""
+        return drawn(self._distilled(), held_prompts(self.release))
+
+    def _distilled(self) -> JuZhouPipeline:
+        parts = {**self.pipeline.components, "unet": self.kept}
+        return JuZhouPipeline(**parts, distilled_steps=self.settings.sampling_steps)
+
     def finish(self, folder: Path) -> Metrics:
         """Put the student's checkpoint together; draw the held prompts with it, and with its teacher."""
-        prompts = [self.release.texts[sample.simplified] for sample in self.release.held]
-        draw(self.pipeline, prompts, folder / "samples-4-plain.png", self.settings.sampling_steps)
-        parts = {**self.pipeline.components, "unet": self.kept}
-        student = JuZhouPipeline(**parts, distilled_steps=self.settings.sampling_steps)
+        prompts = held_prompts(self.release)
+        keep(folder / "samples-4-plain.png", self.pipeline, prompts, self.settings.sampling_steps)
+        student = self._distilled()
         student.save_pretrained(folder / "checkpoint")
-        draw(student, prompts, folder / "samples-4.png")
+        keep(folder / "samples-4.png", student, prompts)
         return {}

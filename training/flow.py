@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from PIL import Image
 from torch import Tensor, nn
 from transformers import BertTokenizer, ChineseCLIPTextModel
 
@@ -16,6 +17,7 @@ from model.pipeline import STRICT_LOADING, JuZhouPipeline
 from model.text import TextStates
 from model.unet import JuZhouUNet
 from training.align import load_latents, load_texts
+from training.loader import Release
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
 
 
@@ -83,27 +85,41 @@ class FlowStage(Stage):
         follow(self.average, bare(self.unet), step, self.settings.ema)
         return {"loss": loss.item(), "grad_norm": norm, "samples": len(latents)}
 
-    def finish(self, folder: Path) -> Metrics:
-        """Put the checkpoint together and draw the held prompts."""
+    def pipeline(self) -> JuZhouPipeline:
+        """The averaged weights with all that they need."""
         aligned = self.job.folders["align"]
-        pipeline = JuZhouPipeline(
+        return JuZhouPipeline(
             self.average,
             JuZhouAutoencoder.from_pretrained(self.job.folders["autoencoder"] / "autoencoder", **STRICT_LOADING),
             ChineseCLIPTextModel.from_pretrained(aligned / "text_encoder"),
             BertTokenizer.from_pretrained(aligned / "tokenizer"),
             FlowMatchEulerDiscreteScheduler(shift=self.settings.shift),
-        )
+        ).to(self.device)
+
+    def samples(self) -> Image.Image:
+        """The held pictures' captions, drawn."""
+        return drawn(self.pipeline(), held_prompts(self.release))
+
+    def finish(self, folder: Path) -> Metrics:
+        """Put the checkpoint together and draw the held prompts."""
+        pipeline = self.pipeline()
         pipeline.save_pretrained(folder / "checkpoint")
-        draw(pipeline.to(self.device), self.prompts(), folder / "samples-28.png")
+        keep(folder / "samples-28.png", pipeline, held_prompts(self.release))
         return {}
 
-    def prompts(self) -> list[str]:
-        """The captions of the held pictures."""
-        return [self.release.texts[sample.simplified] for sample in self.release.held]
+
+def held_prompts(release: Release) -> list[str]:
+    """The captions of the held pictures."""
+    return [release.texts[sample.simplified] for sample in release.held]
 
 
-def draw(pipeline: JuZhouPipeline, prompts: list[str], path: Path, steps: int | None = None) -> None:
-    """Draw the prompts side by side, with the seeds 0, 1, 2, …, and note them in `samples.json` beside the picture."""
-    sheet([pipeline(prompts, num_inference_steps=steps)]).save(path)
+def drawn(pipeline: JuZhouPipeline, prompts: list[str], steps: int | None = None) -> Image.Image:
+    """The prompts drawn side by side, with the seeds 0, 1, 2, …"""
+    return sheet([pipeline(prompts, num_inference_steps=steps)])
+
+
+def keep(path: Path, pipeline: JuZhouPipeline, prompts: list[str], steps: int | None = None) -> None:
+    """Save what is drawn, and note the prompts and seeds in `samples.json` beside it."""
+    drawn(pipeline, prompts, steps).save(path)
     note = {"prompts": prompts, "seeds": list(range(len(prompts)))}
     (path.parent / "samples.json").write_text(json.dumps(note, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,5 @@
 """What the four stages share: their job, their draws, and the loop that steps, logs, saves and resumes."""
 
-import json
 import math
 import os
 import time
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from model import device
 from schemas.training import Training
 from training.loader import Release, generator
-from training.order import METRICS
+from training.log import Log
 
 STATE = "state.pt"
 WARM_UP = 0.05
@@ -78,6 +77,10 @@ class Stage(ABC):
     def finish(self, folder: Path) -> Metrics:
         """Write the stage's product into `folder`; what is returned ends the metrics. Only rank 0 is asked."""
 
+    def samples(self) -> Image.Image | None:
+        """What the stage can show of itself while it trains; it changes nothing that is trained."""
+        return None
+
     def draws(self, *key: str | int) -> torch.Generator:
         """The generator of everything random under a key, a step's number say, in this stage of this recipe."""
         return generator(self.recipe.seed, self.name, *key)
@@ -85,23 +88,23 @@ class Stage(ABC):
 
 def run(stage: Stage, folder: Path) -> None:
     """Train a stage in `folder` from where it was interrupted to its product; only rank 0 writes."""
-    writes = stage.job.rank == 0
-    log = folder / METRICS
     done = _resume(stage, folder)
-    if writes:
-        _write_whole(log, "".join(_lines(log)[:done]).encode())
+    log = Log(folder, stage.recipe, done) if stage.job.rank == 0 else None
     for step in range(done, stage.steps):
         started = time.perf_counter()
         metrics = _mean_over_workers(stage.step(step))
         metrics["samples_per_second"] = metrics.pop("samples") * stage.job.world / (time.perf_counter() - started)
         if not all(math.isfinite(value) for value in metrics.values()):
             raise FloatingPointError(f"{stage.name}: step {step}: a metric is not finite: {metrics}")
-        if writes:
-            _append(log, {"step": step, **metrics})
+        if log:
+            log.scalars(step, metrics)
             if (step + 1) % stage.recipe.save_every == 0:
                 _save(stage, step + 1, folder)
-    if writes:
-        _append(log, {"step": stage.steps, **stage.finish(folder)})
+            if (step + 1) % stage.recipe.show_every == 0 and (sheet := stage.samples()):
+                log.picture(step, "samples", sheet)
+    if log:
+        log.scalars(stage.steps, stage.finish(folder))
+        log.close()
         (folder / STATE).unlink(missing_ok=True)
 
 
@@ -168,18 +171,3 @@ def _resume(stage: Stage, folder: Path) -> int:
     for name, part in stage.state().items():
         part.load_state_dict(saved["states"][name])
     return int(saved["done"])
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines(keepends=True) if path.exists() else []
-
-
-def _append(path: Path, row: dict[str, float]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

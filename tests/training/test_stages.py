@@ -31,10 +31,10 @@ def test_a_few_steps_lower_the_loss(trained: dict[str, Path], name: str) -> None
 def test_products_are_whole_and_the_state_is_gone(trained: dict[str, Path]) -> None:
     files = {name: {path.name for path in folder.iterdir()} for name, folder in trained.items()}
     assert files == {
-        "autoencoder": {"metrics.jsonl", "autoencoder", "latents.safetensors", "reconstructions.png"},
-        "align": {"metrics.jsonl", "text_encoder", "tokenizer", "texts.safetensors"},
-        "flow": {"metrics.jsonl", "checkpoint", "samples-28.png", "samples.json"},
-        "dmd2": {"metrics.jsonl", "checkpoint", "samples-4.png", "samples-4-plain.png", "samples.json"},
+        "autoencoder": {"metrics.jsonl", "tensorboard", "autoencoder", "latents.safetensors", "reconstructions.png"},
+        "align": {"metrics.jsonl", "tensorboard", "text_encoder", "tokenizer", "texts.safetensors"},
+        "flow": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-28.png", "samples.json"},
+        "dmd2": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-4.png", "samples-4-plain.png", "samples.json"},
     }
     assert JuZhouPipeline.from_pretrained(trained["flow"] / "checkpoint").config["distilled_steps"] is None
     assert JuZhouPipeline.from_pretrained(trained["dmd2"] / "checkpoint").config["distilled_steps"] == 4
