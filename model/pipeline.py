@@ -11,7 +11,6 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BertTokenizer, ChineseCLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from model import flow, text
@@ -49,16 +48,16 @@ class JuZhouPipeline(DiffusionPipeline):
 
     unet: JuZhouUNet
     autoencoder: JuZhouAutoencoder
-    text_encoder: ChineseCLIPTextModel
-    tokenizer: BertTokenizer
+    text_encoder: text.Encoder
+    tokenizer: text.Tokenizer
     scheduler: FlowMatchEulerDiscreteScheduler
 
     def __init__(
         self,
         unet: JuZhouUNet,
         autoencoder: JuZhouAutoencoder,
-        text_encoder: ChineseCLIPTextModel,
-        tokenizer: BertTokenizer,
+        text_encoder: text.Encoder,
+        tokenizer: text.Tokenizer,
         scheduler: FlowMatchEulerDiscreteScheduler,
         distilled_steps: int | None = None,
     ) -> None:

@@ -1,11 +1,13 @@
-"""Chinese text to hidden states: Chinese-CLIP's text tower and a tokenizer of single characters, of any size.
+"""Text to hidden states: Chinese-CLIP's text tower of any size, or CLIP-L and CLIP-G for English.
 
-The report's encoder is Chinese-CLIP ViT-H/14's text tower (1024 wide, frozen). A real one loads by the same code;
-`nano` is a fresh one that the alignment stage trains.
+The report's encoder is Chinese-CLIP ViT-H/14's text tower (1024 wide, frozen), and for its English variant the pair.
+Real ones load from a folder or the hub by the same code; `nano` is a fresh one that the alignment stage trains.
 """
 
+import json
 import string
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,12 +19,19 @@ from transformers import (
     ChineseCLIPModel,
     ChineseCLIPTextConfig,
     ChineseCLIPTextModel,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
 )
 
+from model.english import CLIPPair
 from schemas.errors import JuZhouError
 
-TOKENS = 52
-"""Tokens of a text, [CLS] and [SEP] included: Chinese-CLIP's length."""
+TOKENS, ENGLISH_TOKENS = 52, 77
+"""Tokens of a text, those that begin and end it included: Chinese-CLIP's length, and CLIP's."""
+
+Encoder = ChineseCLIPTextModel | CLIPPair
+Tokenizer = BertTokenizer | CLIPTokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -66,29 +75,57 @@ def nano_encoder(tokenizer: BertTokenizer) -> ChineseCLIPTextModel:
     return ChineseCLIPTextModel(config)
 
 
-def load(source: str) -> tuple[ChineseCLIPTextModel, BertTokenizer]:
-    """A text tower and its tokenizer from a folder or a hub id: a whole Chinese-CLIP checkpoint, or a tower alone.
+def load(source: str) -> tuple[Encoder, Tokenizer]:
+    """A text encoder and its tokenizer, from a folder or a hub id.
+
+    That is a whole Chinese-CLIP checkpoint, or its text tower alone; or a pipeline with CLIP-L and CLIP-G in SDXL's
+    layout (`text_encoder`, `text_encoder_2`, `tokenizer`).
 
     Raises:
         JuZhouError: nothing there that transformers can load.
     """
     try:
+        try:
+            kind = AutoConfig.from_pretrained(source).model_type
+        except (OSError, ValueError):
+            return _load_pair(source)
         tokenizer = BertTokenizer.from_pretrained(source, model_max_length=TOKENS)
-        if AutoConfig.from_pretrained(source).model_type == ChineseCLIPConfig.model_type:
+        if kind == ChineseCLIPConfig.model_type:
             return ChineseCLIPModel.from_pretrained(source).text_model, tokenizer
         return ChineseCLIPTextModel.from_pretrained(source), tokenizer
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise JuZhouError(f"{source}: no Chinese-CLIP text encoder to load there ({reason})") from error
+        raise JuZhouError(
+            f"{source}: neither a Chinese-CLIP text encoder nor the pair of CLIP-L and CLIP-G to load there ({reason})"
+        ) from error
 
 
-def tokenize(tokenizer: BertTokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Token numbers and mask of some texts, cut or padded to 52: (batch, 52) each."""
-    tokens = tokenizer(list(texts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
+def _load_pair(source: str) -> tuple[CLIPPair, CLIPTokenizer]:
+    large = CLIPTextModel.from_pretrained(source, subfolder="text_encoder")
+    giant = CLIPTextModelWithProjection.from_pretrained(source, subfolder="text_encoder_2")
+    tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", model_max_length=ENGLISH_TOKENS)
+    return CLIPPair.of(large, giant), tokenizer
+
+
+def load_parts(folder: Path) -> tuple[Encoder, Tokenizer]:
+    """What stands in `text_encoder` and `tokenizer` of a folder of ours."""
+    encoder, tokenizer = folder / "text_encoder", folder / "tokenizer"
+    if json.loads((encoder / "config.json").read_text()).get("_class_name") == CLIPPair.__name__:
+        pair = CLIPPair.from_pretrained(encoder, use_safetensors=True, low_cpu_mem_usage=False)
+        return pair, CLIPTokenizer.from_pretrained(tokenizer)
+    return ChineseCLIPTextModel.from_pretrained(encoder), BertTokenizer.from_pretrained(tokenizer)
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token numbers and mask of some texts, cut or padded to the tokenizer's length: (batch, tokens) each."""
+    length = min(tokenizer.model_max_length, ENGLISH_TOKENS if isinstance(tokenizer, CLIPTokenizer) else TOKENS)
+    tokens = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     return tokens["input_ids"], tokens["attention_mask"].to(torch.bool)
 
 
-def encode(encoder: ChineseCLIPTextModel, tokenizer: BertTokenizer, texts: Sequence[str]) -> TextStates:
-    """The hidden states of some texts, cut or padded to 52 tokens."""
+def encode(encoder: Encoder, tokenizer: Tokenizer, texts: Sequence[str]) -> TextStates:
+    """The hidden states of some texts, cut or padded to the tokenizer's length."""
     tokens, mask = (part.to(encoder.device) for part in tokenize(tokenizer, texts))
-    return TextStates(encoder(input_ids=tokens, attention_mask=mask).last_hidden_state, mask)
+    states = encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+    assert states is not None
+    return TextStates(states, mask)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import BertTokenizer, ChineseCLIPTextModel
+from transformers import ChineseCLIPTextModel
 
 from model import device, text
 from model.autoencoder import JuZhouAutoencoder
@@ -109,22 +109,24 @@ class AlignStage(Stage):
         """Load the latents, and the text tower that the recipe names or a fresh one."""
         super().__init__(job)
         self.settings = self.recipe.stages.align
-        self.tokenizer: BertTokenizer
+        self.latents = load_latents(job.folders["autoencoder"])
         if self.settings.text_encoder is not None:
             self.steps = 0
-            encoder, self.tokenizer = text.load(self.settings.text_encoder)
-        else:
-            self.steps = self.settings.steps
-            self.tokenizer = text.nano_tokenizer()
-            encoder = text.nano_encoder(self.tokenizer)
-        self.latents = load_latents(job.folders["autoencoder"])
+            self.encoder, self.tokenizer = text.load(self.settings.text_encoder)
+            self.encoder.to(self.device)  # type: ignore[arg-type]
+            return
+        self.steps = self.settings.steps
+        self.tokenizer = text.nano_tokenizer()
+        self.encoder = encoder = text.nano_encoder(self.tokenizer)
         # A CPU's fused attention has a slow backward pass in bfloat16.
         encoder.set_attn_implementation("eager")
         self.towers = job.wrap(Towers(encoder, self.latents.shape[1], self.latents.shape[-1]))
         self.optimizer = optimizer(self.towers.parameters())
 
     def state(self) -> dict[str, Any]:
-        """Both towers and their optimizer."""
+        """Both towers and their optimizer; nothing, where the text tower is taken as it is."""
+        if not self.steps:
+            return {}
         return {"towers": bare(self.towers), "optimizer": self.optimizer}
 
     def step(self, step: int) -> Metrics:
@@ -155,8 +157,9 @@ class AlignStage(Stage):
     @torch.no_grad()
     def finish(self, folder: Path) -> Metrics:
         """Keep the text tower, and what it makes of every text of the release."""
-        encoder: ChineseCLIPTextModel = bare(self.towers).encoder.eval()
-        encoder.set_attn_implementation("sdpa")
+        encoder = self.encoder.eval()
+        if isinstance(encoder, ChineseCLIPTextModel):
+            encoder.set_attn_implementation("sdpa")
         encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         texts = self.release.texts

@@ -9,9 +9,8 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BertTokenizer, ChineseCLIPTextModel
 
-from model import device, flow
+from model import device, flow, text
 from model.autoencoder import SCALE, JuZhouAutoencoder
 from model.pipeline import STRICT_LOADING, JuZhouPipeline
 from model.text import TextStates
@@ -87,12 +86,10 @@ class FlowStage(Stage):
 
     def pipeline(self) -> JuZhouPipeline:
         """The averaged weights with all that they need."""
-        aligned = self.job.folders["align"]
         return JuZhouPipeline(
             self.average,
             JuZhouAutoencoder.from_pretrained(self.job.folders["autoencoder"] / "autoencoder", **STRICT_LOADING),
-            ChineseCLIPTextModel.from_pretrained(aligned / "text_encoder"),
-            BertTokenizer.from_pretrained(aligned / "tokenizer"),
+            *text.load_parts(self.job.folders["align"]),
             FlowMatchEulerDiscreteScheduler(shift=self.settings.shift),
         ).to(self.device)
 

@@ -5,9 +5,22 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import ChineseCLIPConfig, ChineseCLIPModel, ChineseCLIPTextConfig, ChineseCLIPVisionConfig
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from transformers import (
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    ChineseCLIPTextConfig,
+    ChineseCLIPVisionConfig,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from model import text
+from model.autoencoder import JuZhouAutoencoder
+from model.pipeline import JuZhouPipeline
+from model.unet import JuZhouUNet
 from schemas.errors import JuZhouError
 
 POEM = "床前明月光，疑是地上霜。"
@@ -56,6 +69,69 @@ def test_the_text_tower_of_a_whole_chinese_clip_loads(tmp_path: Path) -> None:
 
 
 def test_nothing_to_load_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(JuZhouError, match="no Chinese-CLIP text encoder") as caught:
+    with pytest.raises(JuZhouError, match="neither a Chinese-CLIP text encoder nor") as caught:
         text.load(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+ENGLISH = ["a photo of a cat", "a cat " * 60, ""]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny random CLIP-L and CLIP-G in the layout of SDXL, with a tokenizer of letters."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[]).save_pretrained(
+        folder / "tokenizer"
+    )
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(pieces),
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "bos_token_id": len(pieces) - 2,
+        "eos_token_id": len(pieces) - 1,
+    }
+    CLIPTextModel(CLIPTextConfig(hidden_size=32, **sizes)).save_pretrained(folder / "text_encoder")
+    CLIPTextModelWithProjection(CLIPTextConfig(hidden_size=48, hidden_act="gelu", **sizes)).save_pretrained(
+        folder / "text_encoder_2"
+    )
+    return folder
+
+
+def test_the_english_pair_stands_side_by_side_before_its_last_layers(pair: Path) -> None:
+    encoder, tokenizer = text.load(str(pair))
+    with torch.no_grad():
+        hidden, mask = text.encode(encoder, tokenizer, ENGLISH)
+    assert hidden.shape == (3, text.ENGLISH_TOKENS, 32 + 48)
+    assert mask.sum(dim=1).tolist() == [2 + 12, text.ENGLISH_TOKENS, 2]
+    tokens, mask = text.tokenize(tokenizer, ENGLISH)
+    large = CLIPTextModel.from_pretrained(pair / "text_encoder").eval()
+    giant = CLIPTextModelWithProjection.from_pretrained(pair / "text_encoder_2").eval()
+    with torch.no_grad():
+        for tower, part in ((large, hidden[..., :32]), (giant, hidden[..., 32:])):
+            seen = tower(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+            torch.testing.assert_close(part, seen.hidden_states[-2])
+
+
+def test_a_pipeline_with_the_english_pair_survives_the_disk(pair: Path, tmp_path: Path) -> None:
+    encoder, tokenizer = text.load(str(pair))
+    torch.manual_seed(0)
+    unet = JuZhouUNet.preset("nano", channels=(32, 32, 64), context_size=32 + 48)
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.5)
+    pipeline = JuZhouPipeline(unet, JuZhouAutoencoder.preset("nano").eval(), encoder, tokenizer, scheduler)
+    pipeline.save_pretrained(tmp_path)
+    loaded = JuZhouPipeline.from_pretrained(tmp_path)
+    one, other, another = (
+        drawn[0].tobytes()
+        for drawn in (
+            pipeline("a cat", num_inference_steps=2),
+            loaded("a cat", num_inference_steps=2),
+            loaded("a dog", num_inference_steps=2),
+        )
+    )
+    assert one == other != another
