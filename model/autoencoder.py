@@ -10,6 +10,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from torch import Tensor, nn
 
+from schemas.errors import JuZhouError
+
 SCALE = 8
 """A picture's side in latents' sides."""
 
@@ -149,14 +151,15 @@ class JuZhouAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """A deterministic autoencoder with diffusers' face: `encode(x).latent`, `decode(z).sample`.
 
     The denoiser works on (latent − shift_factor) · scaling_factor, as with SD3's autoencoder; both are measured on real
-    latents after training. The report's encoder is its teacher's; ours is small and our own.
+    latents after training. The report's encoder is its teacher's: then there is no encoder here (`encoder_channels` is
+    None). Otherwise it is small and our own.
     """
 
     @register_to_config
     def __init__(
         self,
         latent_channels: int = 16,
-        encoder_channels: Sequence[int] = (64, 128),
+        encoder_channels: Sequence[int] | None = (64, 128),
         decoder_channels: Sequence[int] = (256, 256, 128, 64),
         decoder_blocks: Sequence[int] = (3, 3, 2, 1),
         groups: int = 32,
@@ -164,21 +167,29 @@ class JuZhouAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         shift_factor: float = 0.0,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(latent_channels, encoder_channels, groups)
+        self.encoder = None if encoder_channels is None else Encoder(latent_channels, encoder_channels, groups)
         self.decoder = Decoder(latent_channels, decoder_channels, decoder_blocks, groups=groups)
 
     @classmethod
-    def preset(cls, name: str) -> Self:
-        """A fresh autoencoder with the decoder `full` (1.90M) or `nano`."""
-        return cls(**PRESETS[name])
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """A fresh autoencoder with the decoder `full` (1.90M) or `nano`, single settings changed."""
+        return cls(**{**PRESETS[name], **changes})
 
     def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """One look while training: the pictures decoded from their latents plus noise, and those latents."""
-        latents = self.encoder(pictures)
+        latents = self.encode(pictures).latent
         return self.decoder(latents + noise), latents
 
     def encode(self, pictures: Tensor) -> Encoded:
-        """(batch, 3, h, w) in −1 … 1, sides multiples of 8 → latents."""
+        """(batch, 3, h, w) in −1 … 1, sides multiples of 8 → latents.
+
+        Raises:
+            JuZhouError: the latents are a teacher's, and there is but the decoder for them.
+        """
+        if self.encoder is None:
+            raise JuZhouError(
+                "this autoencoder only decodes; its latents are those of the teacher it was distilled from"
+            )
         return Encoded(self.encoder(pictures))
 
     def decode(self, latents: Tensor) -> Decoded:

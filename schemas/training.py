@@ -1,8 +1,8 @@
 """What a training recipe is: the four stages and the few numbers each needs. The defaults are the nano demo."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from schemas.strict import Strict
 
@@ -11,11 +11,29 @@ Tracker = Literal["tensorboard", "wandb"]
 
 
 class AutoencoderSettings(Strict):
-    """Encoder and light decoder, trained together on the release's pictures."""
+    """Encoder and light decoder, trained together on the release's pictures; or the encoder of a teacher."""
 
     steps: PositiveInt = 300
     batch: PositiveInt = 16
     learning_rate: PositiveFloat = 2e-3
+    teacher: str | None = None
+    """A folder or hub id of a diffusers AutoencoderKL, such as SD3's `vae`. Nothing is trained here then: its encoder
+    gives the latents, and the stage `decoder` a light decoder for them."""
+
+
+class DecoderSettings(Strict):
+    """The light decoder, distilled behind a frozen encoder."""
+
+    steps: PositiveInt = 1000
+    batch: PositiveInt = 16
+    learning_rate: PositiveFloat = 5e-4
+    features: str | None = None
+    """VGG-16's weights as torchvision names them, a safetensors file; the critic's own features when left out."""
+    feature_weight: Annotated[float, Field(ge=0.0)] = 0.5
+    critic_weight: Annotated[float, Field(ge=0.0)] = 0.1
+    """Of the critic's gradient, over that of the other losses."""
+    critic_from: Annotated[int, Field(ge=0)] = 300
+    """The step from which on the decoder is to please the critic."""
 
 
 class AlignSettings(Strict):
@@ -65,9 +83,17 @@ class Stages(Strict):
     """The stages in the order in which they run."""
 
     autoencoder: AutoencoderSettings = AutoencoderSettings()
+    decoder: DecoderSettings | None = None
+    """Left out, the autoencoder's own decoder is taken as it is."""
     align: AlignSettings = AlignSettings()
     flow: FlowSettings = FlowSettings()
     dmd2: DMD2Settings = DMD2Settings()
+
+    @model_validator(mode="after")
+    def _has_a_decoder(self) -> Self:
+        if self.autoencoder.teacher and not self.decoder:
+            raise ValueError("a teacher autoencoder wants the stage `decoder`, which distils a light decoder from it")
+        return self
 
 
 class Training(Strict):

@@ -1,20 +1,23 @@
 """Trains encoder and light decoder on the release's pictures, then computes every picture's latent once.
 
-The report distils its decoder from a teacher autoencoder and publishes neither losses nor data. Without a teacher we
-train both sides from nothing: no perceptual and no adversarial loss, so fine texture stays soft.
+With a teacher autoencoder, as the report has one, its encoder gives the latents and nothing is trained here. Without
+one we train both sides from nothing: no perceptual and no adversarial loss, so fine texture stays soft.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
 from model import device
 from model.autoencoder import SCALE, JuZhouAutoencoder, to_images
+from schemas.errors import JuZhouError
 from training.loader import HELD
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
 
@@ -46,6 +49,18 @@ def psnr(decoded: Tensor, pictures: Tensor) -> float:
     return (10 * torch.log10(4 / F.mse_loss(decoded.clamp(-1, 1), pictures))).item()
 
 
+def load_teacher(source: str) -> Any:
+    """The AutoencoderKL of a folder or a hub id.
+
+    Raises:
+        JuZhouError: there is none.
+    """
+    try:
+        return AutoencoderKL.from_pretrained(source, use_safetensors=True).eval().requires_grad_(False)
+    except (OSError, ValueError) as error:
+        raise JuZhouError(f"{source}: no AutoencoderKL to load there ({str(error).splitlines()[0]})") from error
+
+
 class AutoencoderStage(Stage):
     """Product: the autoencoder, `latents.safetensors` (every picture's, raw), `reconstructions.png`."""
 
@@ -55,13 +70,20 @@ class AutoencoderStage(Stage):
         """Decode the release's pictures into memory and start a fresh autoencoder."""
         super().__init__(job)
         self.settings = self.recipe.stages.autoencoder
-        self.steps = self.settings.steps
         self.pictures = self.release.pictures(self.recipe.size)
+        self.teacher: Any = load_teacher(self.settings.teacher) if self.settings.teacher else None
+        if self.teacher:
+            self.steps = 0
+            self.teacher.to(self.device)
+            return
+        self.steps = self.settings.steps
         self.model = job.wrap(JuZhouAutoencoder.preset(self.recipe.preset))
         self.optimizer = optimizer(self.model.parameters())
 
     def state(self) -> dict[str, Any]:
-        """The autoencoder and its optimizer."""
+        """The autoencoder and its optimizer; nothing, where a teacher's is taken."""
+        if self.teacher:
+            return {}
         return {"model": bare(self.model), "optimizer": self.optimizer}
 
     def _pixels(self, images: Tensor | slice) -> Tensor:
@@ -90,6 +112,12 @@ class AutoencoderStage(Stage):
             "samples": len(pictures),
         }
 
+    def _encoded(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Every picture's latents, raw, on the CPU."""
+        starts = range(0, len(self.pictures), ENCODED_AT_ONCE)
+        parts = [encode(self._pixels(slice(start, start + ENCODED_AT_ONCE))).float().cpu() for start in starts]
+        return torch.cat(parts).contiguous()
+
     @torch.no_grad()
     def samples(self) -> Image.Image:
         """The held pictures above their reconstructions."""
@@ -99,14 +127,26 @@ class AutoencoderStage(Stage):
 
     @torch.no_grad()
     def finish(self, folder: Path) -> Metrics:
-        """Encode every picture, measure the latents' shift and scale, and show the held pictures."""
+        """Encode every picture, measure the latents' shift and scale, and show the held pictures.
+
+        A teacher has its own shift and scale; the decoder beside its latents knows nothing yet.
+        """
+        if self.teacher:
+            latents = self._encoded(lambda pictures: self.teacher.encode(pictures).latent_dist.mean)
+            save_file({"latents": latents}, folder / "latents.safetensors")
+            settings = {name: self.teacher.config[name] or 0.0 for name in ("scaling_factor", "shift_factor")}
+            channels = latents.shape[1]
+            fresh = JuZhouAutoencoder.preset(
+                self.recipe.preset, latent_channels=channels, encoder_channels=None, **settings
+            )
+            fresh.save_pretrained(folder / "autoencoder")
+            return {"latent_mean": latents.mean().item(), "latent_std": latents.std().item()}
         model: JuZhouAutoencoder = bare(self.model).eval()
-        starts = range(0, len(self.pictures), ENCODED_AT_ONCE)
-        latents = torch.cat([model.encode(self._pixels(slice(s, s + ENCODED_AT_ONCE))).latent.cpu() for s in starts])
+        latents = self._encoded(lambda pictures: model.encode(pictures).latent)
         shift, deviation = latents[HELD:].mean().item(), latents[HELD:].std().item()
         model.register_to_config(shift_factor=shift, scaling_factor=1 / deviation)
         model.save_pretrained(folder / "autoencoder")
-        save_file({"latents": latents.contiguous()}, folder / "latents.safetensors")
+        save_file({"latents": latents}, folder / "latents.safetensors")
         held = self._pixels(slice(0, HELD))
         decoded = model.decode(latents[:HELD].to(self.device)).sample.float()
         self.samples().save(folder / "reconstructions.png")

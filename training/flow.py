@@ -86,10 +86,13 @@ class FlowStage(Stage):
 
     def pipeline(self) -> JuZhouPipeline:
         """The averaged weights with all that they need."""
+        folders = self.job.folders
         return JuZhouPipeline(
             self.average,
-            JuZhouAutoencoder.from_pretrained(self.job.folders["autoencoder"] / "autoencoder", **STRICT_LOADING),
-            *text.load_parts(self.job.folders["align"]),
+            JuZhouAutoencoder.from_pretrained(
+                folders.get("decoder", folders["autoencoder"]) / "autoencoder", **STRICT_LOADING
+            ),
+            *text.load_parts(folders["align"]),
             FlowMatchEulerDiscreteScheduler(shift=self.settings.shift),
         ).to(self.device)
 

@@ -55,6 +55,8 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
     places = {}
     for stage, version in VERSIONS.items():
         settings = getattr(recipe.stages, stage)
+        if settings is None:
+            continue
         if settings.batch % recipe.workers:
             raise JuZhouError(f"stages.{stage}.batch: {settings.batch} cannot be shared by {recipe.workers} workers")
         above = fingerprint(

@@ -25,6 +25,7 @@ def work(config: dict[str, Any]) -> None:
     from schemas.training import Training
     from training.align import AlignStage
     from training.autoencoder import AutoencoderStage
+    from training.decoder import DecoderStage
     from training.dmd2 import DMD2Stage
     from training.flow import FlowStage
     from training.stage import Job, run
@@ -35,7 +36,7 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
-    for stage in (AutoencoderStage, AlignStage, FlowStage, DMD2Stage):
+    for stage in (AutoencoderStage, DecoderStage, AlignStage, FlowStage, DMD2Stage):
         if stage.name not in config["pending"]:
             continue
         folder = folders[stage.name]
