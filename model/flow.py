@@ -4,6 +4,7 @@ Time t runs from 0 (picture) to 1 (noise): z_t = (1 − t) · x0 + t · ε, and 
 (arXiv 2209.03003; logit-normal times and the shift: arXiv 2403.03206).
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,12 @@ Callback = Callable[[int, int], None]
 def shifted(t: Tensor, shift: float) -> Tensor:
     """Times moved towards noise: s·t / (1 + (s − 1)·t), equation 23 of arXiv 2403.03206."""
     return shift * t / (1 + (shift - 1) * t)
+
+
+def resolution_shift(shift: float, pixels: int, trained: int) -> float:
+    """The shift for pictures of another size: s · √(pixels / trained), by which the same share of a picture is lost to
+    noise at the same time (section 5.3.2 of arXiv 2403.03206)."""
+    return shift * math.sqrt(pixels / trained)
 
 
 def noise_levels(steps: int, shift: float) -> Tensor:
@@ -73,9 +80,11 @@ def sample(
     negative: TextStates,
     steps: int,
     guidance: float,
+    shift: float,
     callback: Callback | None = None,
 ) -> Tensor:
     """Euler steps along the guided velocity from noise (batch, channels, h, w) to x0 of the same shape."""
+    scheduler.set_shift(shift)
     scheduler.set_timesteps(sigmas=torch.linspace(1.0, 1.0 / steps, steps).tolist(), device=noise.device)
     z = noise
     for done, timestep in enumerate(scheduler.timesteps, start=1):

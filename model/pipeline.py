@@ -29,8 +29,8 @@ GUIDANCE = 4.0
 SHIPPED = Path(__file__).parent / "checkpoints" / "nano"
 """The distilled nano checkpoint that comes along: composed scenes of 64 pixels."""
 
-STRICT_LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False}
-"""How weights are loaded: safetensors only, and without the accelerate package."""
+STRICT_LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False, "torch_dtype": torch.float32}
+"""How weights are loaded: safetensors only, without the accelerate package, and in float32 whatever lies on disk."""
 
 
 def quiet() -> None:
@@ -96,7 +96,7 @@ class JuZhouPipeline(DiffusionPipeline):
     def __call__(
         self,
         prompt: str | Sequence[str],
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] = "",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
@@ -106,7 +106,11 @@ class JuZhouPipeline(DiffusionPipeline):
     ) -> list[Image.Image]:
         """Draw a picture for each prompt. On a CPU equal seeds give equal pictures, bit for bit.
 
+        At another size than the trained one, positions are interpolated onto the trained grid, and a base checkpoint's
+        times are shifted as the number of pixels asks; a distilled one keeps the times that it was trained for.
+
         Args:
+            negative_prompt: what to keep away from, for all pictures or for each; a distilled checkpoint takes none.
             num_inference_steps: by default 28, or the number that a distilled checkpoint was trained for.
             guidance_scale: by default 4; a distilled checkpoint needs none.
             seed: the first picture's; the next ones have seed + 1, seed + 2, …
@@ -120,10 +124,15 @@ class JuZhouPipeline(DiffusionPipeline):
         shape = self._latent_shape(height or self.default_size, width or self.default_size)
         distilled = self.config["distilled_steps"]
         steps = num_inference_steps if num_inference_steps is not None else distilled or STEPS
+        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
         if not prompts or steps < 1:
             raise JuZhouError("at least one prompt and one step are needed")
-        if distilled and (steps != distilled or guidance_scale not in (None, 1.0)):
-            raise JuZhouError(f"this checkpoint is distilled: it draws in {distilled} steps without guidance")
+        if len(negatives) != len(prompts):
+            raise JuZhouError(
+                f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one for each"
+            )
+        if distilled and (steps != distilled or guidance_scale not in (None, 1.0) or any(negatives)):
+            raise JuZhouError(f"this checkpoint is distilled: it draws in {distilled} steps, without guidance")
         self.text_encoder.eval()
         self.unet.eval()
         device = self._execution_device
@@ -133,9 +142,13 @@ class JuZhouPipeline(DiffusionPipeline):
             levels = flow.noise_levels(steps, self.scheduler.config["shift"]).to(device)
             latents = flow.sample_distilled(self.unet, noises, seen, levels, callback)
         else:
-            negative = text.encode(self.text_encoder, self.tokenizer, [negative_prompt] * len(prompts))
+            negative = text.encode(self.text_encoder, self.tokenizer, negatives)
             guidance = GUIDANCE if guidance_scale is None else guidance_scale
-            latents = flow.sample(self.unet, self.scheduler, noises[0], seen, negative, steps, guidance, callback)
+            pixels, trained = shape[1] * shape[2], self.unet.config["sample_size"] ** 2
+            shift = flow.resolution_shift(self.scheduler.config["shift"], pixels, trained)
+            latents = flow.sample(
+                self.unet, self.scheduler, noises[0], seen, negative, steps, guidance, shift, callback
+            )
         return self._pictures(latents)
 
     def _latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

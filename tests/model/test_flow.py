@@ -53,7 +53,7 @@ def test_training_times_are_logit_normal_and_shifted() -> None:
 
 def test_euler_steps_of_a_constant_velocity_arrive_exactly() -> None:
     noise = torch.randn(2, 1, 2, 2)
-    sampled = flow.sample(Constant(0.5), FlowMatchEulerDiscreteScheduler(shift=1.5), noise, TEXT, TEXT, 7, 1.0)
+    sampled = flow.sample(Constant(0.5), FlowMatchEulerDiscreteScheduler(shift=1.5), noise, TEXT, TEXT, 7, 1.0, 1.5)
     assert torch.allclose(sampled, noise - 0.5, atol=1e-5)
 
 
@@ -70,3 +70,12 @@ def test_a_students_step_predicts_x0_and_noises_it_again() -> None:
     second = 0.75 * first + 0.25 * 10.0
     sampled = flow.sample_distilled(Constant(2.0), noises, TEXT, levels)
     assert math.isclose(sampled.item(), second - 0.25 * 2.0)
+
+
+def test_four_times_the_pixels_double_the_shift() -> None:
+    assert flow.resolution_shift(1.5, 4 * 256**2, 256**2) == 3.0
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.5)
+    noise = torch.zeros(1, 1, 2, 2)
+    net = Constant(0.0)
+    flow.sample(net, scheduler, noise, TEXT, TEXT, 4, 1.0, 3.0)
+    assert net.times == pytest.approx((1000 * flow.noise_levels(4, 3.0)).tolist())

@@ -49,8 +49,9 @@ def test_a_distilled_checkpoint_knows_its_steps(tmp_path: Path) -> None:
     picture = pipeline("一只猫", height=32, width=64, callback=lambda done, steps: told.append((done, steps)))[0]
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert picture.size == (64, 32)
-    with pytest.raises(JuZhouError, match="distilled"):
-        pipeline("一只猫", num_inference_steps=28)
+    for wrong in ({"num_inference_steps": 28}, {"guidance_scale": 3.0}, {"negative_prompt": "狗"}):
+        with pytest.raises(JuZhouError, match="distilled"):
+            pipeline("一只猫", **wrong)
 
 
 def test_bad_input_is_said_in_one_line(tmp_path: Path) -> None:
@@ -62,3 +63,31 @@ def test_bad_input_is_said_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(JuZhouError, match="multiples of 32"):
         build()("一只猫", height=50)
+
+
+def test_negative_prompts_are_for_all_or_for_each() -> None:
+    pipeline = build()
+    prompts, steps = ["一只猫", "山水"], {"num_inference_steps": 2}
+    plain, same, apart = (
+        [picture.tobytes() for picture in pipeline(prompts, negative, **steps)]
+        for negative in ("狗", ["狗", "狗"], ["狗", "鱼"])
+    )
+    assert plain == same and plain[0] == apart[0] and plain[1] != apart[1]
+    with pytest.raises(JuZhouError, match="3 negative prompts for 2 prompts"):
+        pipeline(prompts, ["狗"] * 3)
+
+
+def test_half_the_bits_on_disk_are_whole_numbers_again_in_memory(tmp_path: Path) -> None:
+    pipeline = build()
+    whole = pipeline("一只猫", num_inference_steps=2)[0]
+    pipeline.save_pretrained(tmp_path / "whole")
+    pipeline.to(torch.float16).save_pretrained(tmp_path / "half")
+    sizes = [
+        sum(path.stat().st_size for path in (tmp_path / name).rglob("*.safetensors")) for name in ("whole", "half")
+    ]
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.05)
+    loaded = JuZhouPipeline.from_pretrained(tmp_path / "half")
+    assert {loaded.unet.dtype, loaded.autoencoder.dtype, loaded.text_encoder.dtype} == {torch.float32}
+    again = loaded("一只猫", num_inference_steps=2)[0]
+    difference = torch.tensor(list(whole.tobytes())).float() - torch.tensor(list(again.tobytes())).float()
+    assert 0 < difference.abs().mean() < 3
