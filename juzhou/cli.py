@@ -23,6 +23,7 @@ from schemas.errors import JuZhouError
 
 if TYPE_CHECKING:
     from pipelines.decide import Change
+    from schemas.training import Training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -331,13 +332,16 @@ def train(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The folder of the stages; what is there is gone on with.")
     ] = Path("checkpoints"),
+    plan: Annotated[bool, typer.Option(help="Only tell what a training recipe will cost.")] = False,
     self_test: Annotated[
         bool, typer.Option(help="Only see whether this device computes forwards and backwards as it should.")
     ] = False,
 ) -> None:
-    """Train on a release, stage by stage, from where it was left.
+    """Train on a release, stage by stage, from where it was left. What it will cost is told first.
 
     Example: juzhou train scenes/corpus/releases/scenes-1 recipes/nano.yaml -o scenes/checkpoints
+
+    Example: juzhou train RELEASE recipes/full.yaml --plan
 
     Example: juzhou train --self-test
     """
@@ -351,6 +355,9 @@ def train(
     from training import trainer
 
     settings = Training.load(recipe)
+    _print_plan(settings)
+    if plan:
+        return
     if trainer.pending(release, output, settings):
         cluster.start()
         try:
@@ -358,6 +365,32 @@ def train(
         finally:
             cluster.stop()
     _say(f"checkpoint: {trainer.folders(release, output, settings)['dmd2'] / 'checkpoint'}")
+
+
+def _print_plan(recipe: "Training") -> None:
+    """A row for each stage: what it sees, computes, holds and takes."""
+    from training.plan import Device, plan
+
+    where = Device()
+    rows = [
+        (
+            row.stage,
+            row.size,
+            row.steps,
+            row.batch,
+            row.samples,
+            f"{row.operations:.1e}",
+            f"{row.gibibytes:,.2f}",
+            f"{row.days:,.2f}",
+        )
+        for row in plan(recipe, where)
+    ]
+    columns = ("stage", "size", "steps", "batch", "samples", "operations", "GiB of state", "days")
+    _print_counts(columns, rows)
+    _say(
+        f"days on {recipe.workers} devices of {where.teraflops:g} TFLOPS in bfloat16 (the report's), of which a"
+        f" training is taken to get {where.utilisation:.0%}; activations come on top of the state"
+    )
 
 
 def _self_test() -> None:

@@ -222,6 +222,9 @@ class JuZhouUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     upsampler, its first unit the first unit of the up block, and what entered the down block (conv-in, the first
     downsampler) the second. None goes from Down2 to Up0.
 
+    Positions are laid on a grid of `reference_size`, that of the latents on which it was trained first, whatever the
+    size of those that come in; `sample_size` is that of the latents on which it was trained last.
+
     Downsamplers are dense 3×3 convolutions with stride 2; upsamplers are nearest ×2, concatenation and a separable
     convolution.
     """
@@ -230,6 +233,7 @@ class JuZhouUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def __init__(
         self,
         sample_size: int = 128,
+        reference_size: int | None = None,
         latent_channels: int = 16,
         channels: Sequence[int] = (256, 512, 960),
         depths: Sequence[int] = (2, 2, 4),
@@ -253,7 +257,7 @@ class JuZhouUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
                     for _ in range(depths[level] if attends else 0)
                 ],
                 head_size,
-                sample_size >> level,
+                (reference_size or sample_size) >> level,
             )
 
         self.time = nn.Sequential(nn.Linear(low, time_size), nn.Hardswish(), nn.Linear(time_size, time_size))

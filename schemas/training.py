@@ -46,8 +46,21 @@ class AlignSettings(Strict):
     """A folder or hub id of a Chinese-CLIP text tower; with one, nothing is trained here and it stays frozen."""
 
 
+class Phase(Strict):
+    """Rectified flow at one size."""
+
+    size: Annotated[int, Field(gt=0, multiple_of=32)]
+    """The pictures' side in pixels."""
+    steps: PositiveInt
+    batch: PositiveInt
+    learning_rate: PositiveFloat
+    shift: PositiveFloat = 1.0
+    drop_captions: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+
+
 class FlowSettings(Strict):
-    """Rectified flow from noise."""
+    """Rectified flow from noise, at the size of the recipe."""
 
     steps: PositiveInt = 300
     batch: PositiveInt = 24
@@ -57,6 +70,8 @@ class FlowSettings(Strict):
     drop_captions: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """The share of samples that see an empty caption, for guidance."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    phases: tuple[Phase, ...] = ()
+    """What comes before at other sizes, the smallest first; each begins with the averaged weights of the one before."""
 
 
 class DMD2Settings(Strict):
@@ -116,3 +131,8 @@ class Training(Strict):
     trackers: tuple[Tracker, ...] = ("tensorboard",)
     """Where metrics and samples go beside `metrics.jsonl`."""
     stages: Stages = Stages()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes at which latents are wanted, the recipe's own first."""
+        return tuple(dict.fromkeys((self.size, *(phase.size for phase in self.stages.flow.phases))))

@@ -19,6 +19,7 @@ from transformers import ChineseCLIPTextModel
 from model import device, text
 from model.autoencoder import JuZhouAutoencoder
 from model.unet import TransformerBlock, rotary_angles
+from training.autoencoder import LATENTS
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer
 
 COMMON = 128
@@ -109,7 +110,7 @@ class AlignStage(Stage):
         """Load the latents, and the text tower that the recipe names or a fresh one."""
         super().__init__(job)
         self.settings = self.recipe.stages.align
-        self.latents = load_latents(job.folders["autoencoder"])
+        self.latents = load_latents(job.folders["autoencoder"], self.recipe.size)
         if self.settings.text_encoder is not None:
             self.steps = 0
             self.encoder, self.tokenizer = text.load(self.settings.text_encoder)
@@ -174,10 +175,10 @@ class AlignStage(Stage):
         return {"texts": len(texts), "hidden_std": hidden.float().std().item()}
 
 
-def load_latents(folder: Path) -> Tensor:
-    """Every picture's latent as the denoiser has it, shifted and scaled: (pictures, channels, h, w), on the CPU."""
+def load_latents(folder: Path, size: int) -> Tensor:
+    """Every picture's latent at a size as the denoiser has it, shifted and scaled: (pictures, channels, h, w)."""
     settings = JuZhouAutoencoder.load_config(folder / "autoencoder")
-    raw = load_file(folder / "latents.safetensors")["latents"]
+    raw = load_file(folder / LATENTS.format(size))["latents"]
     return (raw - settings["shift_factor"]) * settings["scaling_factor"]
 
 

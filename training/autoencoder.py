@@ -27,6 +27,8 @@ DEVIATION = 0.1
 KL_WEIGHT = 1e-3
 EDGE_WEIGHT = 0.5
 ENCODED_AT_ONCE = 64
+LATENTS = "latents-{}.safetensors"
+"""The file of every picture's latents at a size."""
 
 
 def reconstruction_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ def load_teacher(source: str) -> Any:
 
 
 class AutoencoderStage(Stage):
-    """Product: the autoencoder, `latents.safetensors` (every picture's, raw), `reconstructions.png`."""
+    """Product: the autoencoder, every picture's latents, raw, at each size of the recipe, `reconstructions.png`."""
 
     name = "autoencoder"
 
@@ -86,16 +88,16 @@ class AutoencoderStage(Stage):
             return {}
         return {"model": bare(self.model), "optimizer": self.optimizer}
 
-    def _pixels(self, images: Tensor | slice) -> Tensor:
-        """Some pictures in −1 … 1, on the device."""
-        pixels = self.pictures[images].to(self.device).float() / 127.5 - 1
+    def _pixels(self, pictures: Tensor) -> Tensor:
+        """Pictures of bytes in −1 … 1, on the device."""
+        pixels = pictures.to(self.device).float() / 127.5 - 1
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def step(self, step: int) -> Metrics:
         """Reconstruct a batch through noisy latents."""
         size = self.settings.batch
         batch = self.release.batch(size, self.recipe.seed, step, self.recipe.captions)
-        pictures = self._pixels(self.job.slice(batch.images))
+        pictures = self._pixels(self.pictures[self.job.slice(batch.images)])
         side = self.recipe.size // SCALE
         noise = torch.randn(size, bare(self.model).config["latent_channels"], side, side, generator=self.draws(step))
         with device.autocast(self.device):
@@ -112,17 +114,22 @@ class AutoencoderStage(Stage):
             "samples": len(pictures),
         }
 
-    def _encoded(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """Every picture's latents, raw, on the CPU."""
-        starts = range(0, len(self.pictures), ENCODED_AT_ONCE)
-        parts = [encode(self._pixels(slice(start, start + ENCODED_AT_ONCE))).float().cpu() for start in starts]
-        return torch.cat(parts).contiguous()
+    def _keep(self, folder: Path, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Write every picture's latents at each size; those at the recipe's own come back."""
+        found = []
+        for size in self.recipe.sizes:
+            pictures = self.pictures if size == self.recipe.size else self.release.pictures(size)
+            starts = range(0, len(pictures), ENCODED_AT_ONCE)
+            parts = [encode(self._pixels(pictures[start : start + ENCODED_AT_ONCE])).float().cpu() for start in starts]
+            found.append(torch.cat(parts).contiguous())
+            save_file({"latents": found[-1]}, folder / LATENTS.format(size))
+        return found[0]
 
     @torch.no_grad()
     def samples(self) -> Image.Image:
         """The held pictures above their reconstructions."""
         model: JuZhouAutoencoder = bare(self.model)
-        held = self._pixels(slice(0, HELD))
+        held = self._pixels(self.pictures[:HELD])
         return sheet([to_images(held), to_images(model.decode(model.encode(held).latent).sample)])
 
     @torch.no_grad()
@@ -132,8 +139,7 @@ class AutoencoderStage(Stage):
         A teacher has its own shift and scale; the decoder beside its latents knows nothing yet.
         """
         if self.teacher:
-            latents = self._encoded(lambda pictures: self.teacher.encode(pictures).latent_dist.mean)
-            save_file({"latents": latents}, folder / "latents.safetensors")
+            latents = self._keep(folder, lambda pictures: self.teacher.encode(pictures).latent_dist.mean)
             settings = {name: self.teacher.config[name] or 0.0 for name in ("scaling_factor", "shift_factor")}
             channels = latents.shape[1]
             fresh = JuZhouAutoencoder.preset(
@@ -142,12 +148,11 @@ class AutoencoderStage(Stage):
             fresh.save_pretrained(folder / "autoencoder")
             return {"latent_mean": latents.mean().item(), "latent_std": latents.std().item()}
         model: JuZhouAutoencoder = bare(self.model).eval()
-        latents = self._encoded(lambda pictures: model.encode(pictures).latent)
+        latents = self._keep(folder, lambda pictures: model.encode(pictures).latent)
         shift, deviation = latents[HELD:].mean().item(), latents[HELD:].std().item()
         model.register_to_config(shift_factor=shift, scaling_factor=1 / deviation)
         model.save_pretrained(folder / "autoencoder")
-        save_file({"latents": latents}, folder / "latents.safetensors")
-        held = self._pixels(slice(0, HELD))
+        held = self._pixels(self.pictures[:HELD])
         decoded = model.decode(latents[:HELD].to(self.device)).sample.float()
         self.samples().save(folder / "reconstructions.png")
         return {"held_psnr": psnr(decoded, held), "latent_mean": shift, "latent_std": deviation}

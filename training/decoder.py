@@ -17,7 +17,7 @@ from torch import Tensor
 from model import device
 from model.autoencoder import JuZhouAutoencoder, to_images
 from model.pipeline import STRICT_LOADING
-from training.autoencoder import DEVIATION, psnr, reconstruction_loss
+from training.autoencoder import DEVIATION, LATENTS, psnr, reconstruction_loss
 from training.critic import PatchCritic, Perceptual, balance, feature_matching, hinge_loss
 from training.loader import HELD
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
@@ -37,7 +37,7 @@ class DecoderStage(Stage):
         self.steps = settings.steps
         before = job.folders["autoencoder"]
         self.pictures = self.release.pictures(self.recipe.size)
-        self.latents = load_file(before / "latents.safetensors")["latents"]
+        self.latents = load_file(before / LATENTS.format(self.recipe.size))["latents"]
         self.autoencoder = JuZhouAutoencoder.from_pretrained(before / "autoencoder", **STRICT_LOADING)
         self.before = self._shown(self.autoencoder.decoder.to(self.device))
         self.decoder = job.wrap(self.autoencoder.decoder)

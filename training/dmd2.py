@@ -92,7 +92,7 @@ class DMD2Stage(Stage):
         self.steps = self.settings.steps
         self.shift = self.recipe.stages.flow.shift
         self.levels = flow.noise_levels(self.settings.sampling_steps, self.shift).to(self.device)
-        self.latents = load_latents(job.folders["autoencoder"])
+        self.latents = load_latents(job.folders["autoencoder"], self.recipe.size)
         self.texts = CachedTexts(load_texts(job.folders["align"]), self.device)
         self.pipeline = JuZhouPipeline.from_pretrained(job.folders["flow"] / "checkpoint").to(self.device)
         self.teacher = self.pipeline.unet.eval()

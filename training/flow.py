@@ -15,8 +15,10 @@ from model.autoencoder import SCALE, JuZhouAutoencoder
 from model.pipeline import STRICT_LOADING, JuZhouPipeline
 from model.text import TextStates
 from model.unet import JuZhouUNet
+from schemas.training import FlowSettings, Phase
 from training.align import load_latents, load_texts
 from training.loader import Release
+from training.order import PHASE
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
 
 
@@ -50,21 +52,37 @@ class FlowStage(Stage):
     name = "flow"
 
     def __init__(self, job: Job) -> None:
-        """Load what the stages before have cached and start a fresh U-Net."""
+        """Load what the stages before have cached and start a fresh U-Net, or go on from the phase before."""
+        if job.phase:
+            self.name = PHASE.format(job.phase)
         super().__init__(job)
-        self.settings = self.recipe.stages.flow
+        wanted = self.recipe.stages.flow
+        self.settings: Phase | FlowSettings = wanted.phases[job.phase - 1] if job.phase else wanted
         self.steps = self.settings.steps
-        self.latents = load_latents(job.folders["autoencoder"])
+        size = self.settings.size if isinstance(self.settings, Phase) else self.recipe.size
+        self.latents = load_latents(job.folders["autoencoder"], size)
         self.texts = CachedTexts(load_texts(job.folders["align"]), self.device)
-        unet = JuZhouUNet.preset(
-            self.recipe.preset,
-            sample_size=self.recipe.size // SCALE,
-            latent_channels=self.latents.shape[1],
-            context_size=self.texts.states.hidden.shape[-1],
-        ).to(self.device)
+        unet = self._start(size // SCALE, job.phase or len(wanted.phases) + 1)
+        unet.to(self.device)  # type: ignore[arg-type]
         self.average = copy.deepcopy(unet).requires_grad_(False)
         self.unet = job.wrap(unet)
         self.optimizer = optimizer(self.unet.parameters())
+
+    def _start(self, side: int, phase: int) -> JuZhouUNet:
+        """A fresh U-Net in the first phase; later the average of the phase before, on the grid of positions that the
+        first one had (position interpolation, arXiv 2306.15595)."""
+        if phase > 1:
+            before = self.job.folders[PHASE.format(phase - 1)] / "checkpoint" / "unet"
+            unet = JuZhouUNet.from_pretrained(before, **STRICT_LOADING)
+            unet.register_to_config(sample_size=side)
+            return unet
+        return JuZhouUNet.preset(
+            self.recipe.preset,
+            sample_size=side,
+            reference_size=side,
+            latent_channels=self.latents.shape[1],
+            context_size=self.texts.states.hidden.shape[-1],
+        )
 
     def state(self) -> dict[str, Any]:
         """The U-Net, its average and its optimizer."""

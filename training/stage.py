@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,6 +36,8 @@ class Job:
     """Where each stage's product is or will be, by the stage's name."""
     rank: int = 0
     world: int = 1
+    phase: int = 0
+    """Of a flow in phases, which one, counted from 1; 0 is the last."""
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module on its device, averaging its gradients over the workers where there are several."""
@@ -53,7 +55,7 @@ class Job:
 class Stage(ABC):
     """One training stage. Its constructor builds everything from the job; `step` s depends on s and `state` alone."""
 
-    name: ClassVar[str]
+    name: str
     steps: int
     """How many steps the stage has."""
 

@@ -4,13 +4,14 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from schemas.errors import JuZhouError
 from schemas.identity import fingerprint
 from schemas.training import Training
-from training.order import METRICS, VERSIONS
+from training.order import METRICS, PHASE, VERSIONS
 from training.worker import part, work
 
 POLL_SECONDS = 1.0
@@ -53,21 +54,29 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
     """Where each stage's product belongs: its name has a digest of all it depends on, stages before it included."""
     above = _digest(release)
     places = {}
-    for stage, version in VERSIONS.items():
-        settings = getattr(recipe.stages, stage)
-        if settings is None:
-            continue
+    for stage, kind, settings in _stages(recipe):
         if settings.batch % recipe.workers:
             raise JuZhouError(f"stages.{stage}.batch: {settings.batch} cannot be shared by {recipe.workers} workers")
         above = fingerprint(
             above=above,
             stage=stage,
-            version=version,
+            version=VERSIONS[kind],
             settings=settings.model_dump(),
-            common=recipe.model_dump(include={"preset", "seed", "size", "captions"}),
+            common=recipe.model_dump(include={"preset", "seed", "size", "captions"}) | {"sizes": recipe.sizes},
         )
         places[stage] = out.resolve() / f"{stage}-{above}"
     return places
+
+
+def _stages(recipe: Training) -> Iterator[tuple[str, str, Any]]:
+    """The stages of a recipe in their order: name, kind and settings. The flow's phases are stages of their own."""
+    for kind in VERSIONS:
+        settings = getattr(recipe.stages, kind)
+        if kind == "flow":
+            for number, phase in enumerate(settings.phases, start=1):
+                yield PHASE.format(number), kind, phase
+        if settings:
+            yield kind, kind, settings
 
 
 def _digest(release: Path) -> str:

@@ -36,11 +36,11 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
-    for stage in (AutoencoderStage, DecoderStage, AlignStage, FlowStage, DMD2Stage):
-        if stage.name not in config["pending"]:
-            continue
-        folder = folders[stage.name]
-        run(stage(Job(Path(config["release"]), recipe, folders, rank, world)), part(folder))
+    kinds = {kind.name: kind for kind in (AutoencoderStage, DecoderStage, AlignStage, FlowStage, DMD2Stage)}
+    for name in config["pending"]:
+        kind, folder = name.rstrip("0123456789") if name not in kinds else name, folders[name]
+        phase = int(name.removeprefix(kind) or 0)
+        run(kinds[kind](Job(Path(config["release"]), recipe, folders, rank, world, phase)), part(folder))
         if rank == 0:
             os.replace(part(folder), folder)
         if world > 1:

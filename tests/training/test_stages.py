@@ -31,7 +31,7 @@ def test_a_few_steps_lower_the_loss(trained: dict[str, Path], name: str) -> None
 def test_products_are_whole_and_the_state_is_gone(trained: dict[str, Path]) -> None:
     files = {name: {path.name for path in folder.iterdir()} for name, folder in trained.items()}
     assert files == {
-        "autoencoder": {"metrics.jsonl", "tensorboard", "autoencoder", "latents.safetensors", "reconstructions.png"},
+        "autoencoder": {"metrics.jsonl", "tensorboard", "autoencoder", "latents-32.safetensors", "reconstructions.png"},
         "align": {"metrics.jsonl", "tensorboard", "text_encoder", "tokenizer", "texts.safetensors"},
         "flow": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-28.png", "samples.json"},
         "dmd2": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-4.png", "samples-4-plain.png", "samples.json"},

@@ -6,7 +6,7 @@ import pytest
 
 from model.pipeline import JuZhouPipeline
 from schemas.errors import JuZhouError
-from schemas.training import AlignSettings, AutoencoderSettings, DMD2Settings, FlowSettings, Stages, Training
+from schemas.training import AlignSettings, AutoencoderSettings, DMD2Settings, FlowSettings, Phase, Stages, Training
 from training.trainer import folders, pending, train
 
 RECIPE = Training(
@@ -16,7 +16,7 @@ RECIPE = Training(
     stages=Stages(
         autoencoder=AutoencoderSettings(steps=3, batch=4),
         align=AlignSettings(steps=2, batch=4),
-        flow=FlowSettings(steps=3, batch=4),
+        flow=FlowSettings(steps=3, batch=4, phases=(Phase(size=32, steps=2, batch=4, learning_rate=1e-3),)),
         dmd2=DMD2Settings(steps=2, batch=4),
     ),
 )
@@ -24,11 +24,11 @@ RECIPE = Training(
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_from_a_release_to_a_distilled_checkpoint(release: Path, tmp_path: Path) -> None:
-    assert pending(release, tmp_path, RECIPE) == ["autoencoder", "align", "flow", "dmd2"]
+    assert pending(release, tmp_path, RECIPE) == ["autoencoder", "align", "flow1", "flow", "dmd2"]
     told: list[str] = []
     checkpoint = train(release, tmp_path, RECIPE, told.append)
     assert JuZhouPipeline.from_pretrained(checkpoint)("红色的圆")[0].size == (32, 32)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
     assert pending(release, tmp_path, RECIPE) == []
     told.clear()
     assert train(release, tmp_path, RECIPE, told.append) == checkpoint

@@ -1,0 +1,46 @@
+"""The plan's figures by hand, and the recipes that come along."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.cost import cost
+from model.unet import JuZhouUNet
+from schemas.training import DMD2Settings, FlowSettings, Phase, Stages, Training
+from training.plan import Device, plan
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def test_a_flow_costs_three_forward_passes_a_sample() -> None:
+    stages = Stages(
+        flow=FlowSettings(steps=100, batch=32, phases=(Phase(size=32, steps=10, batch=8, learning_rate=1e-3),)),
+        dmd2=DMD2Settings(steps=10, batch=8, student_every=5, sampling_steps=4),
+    )
+    rows = {row.stage: row for row in plan(Training(workers=2, stages=stages), Device(teraflops=1.0, utilisation=0.5))}
+    assert [*rows] == ["flow1", "flow", "dmd2"]
+    with torch.device("meta"):
+        step = cost(JuZhouUNet.preset("nano"), torch.empty(1, 32, 8, 8), torch.empty(1), torch.empty(1, 52, 128))
+    pass_ = 2 * (step.multiply_adds + step.attention)
+    assert rows["flow"].operations == 3 * pass_ * 100 * 32
+    assert rows["flow"].days == pytest.approx(rows["flow"].operations / (2 * 0.5e12) / 86_400)
+    assert rows["flow"].gibibytes == pytest.approx(step.parameters * 20 / 2**30)
+    assert rows["flow1"].samples == 80 and rows["flow1"].operations / 80 < rows["flow"].operations / 3200
+    assert rows["dmd2"].operations == pytest.approx((2.5 + 6 + (2 + 3 + 2) / 5) * pass_ * 80)
+
+
+def test_the_full_recipe_has_the_reports_stages() -> None:
+    recipe = Training.load(RECIPES / "full.yaml")
+    rows = {row.stage: row for row in plan(recipe)}
+    report = [("flow1", 256, 114_688, 30_000), ("dmd2", 1024, 960, 10_000)]
+    assert [(name, rows[name].size, rows[name].batch, rows[name].steps) for name, *_ in report] == report
+    assert rows["flow2"].steps + rows["flow"].steps == 150_000
+    assert rows["flow2"].batch == rows["flow"].batch == 2_688
+    rates = [*(phase.learning_rate for phase in recipe.stages.flow.phases), recipe.stages.flow.learning_rate]
+    assert rates == [3e-4, 1e-4, 1e-4] and recipe.stages.dmd2.learning_rate == 1e-5
+
+
+def test_the_recipes_that_come_along_are_valid() -> None:
+    nano = Training.load(RECIPES / "nano.yaml")
+    assert [row.stage for row in plan(nano)] == ["flow", "dmd2"]

@@ -1,0 +1,103 @@
+"""What a training will cost, told before it starts: samples, operations, memory of a device, and days."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from model.autoencoder import PRESETS, SCALE, Decoder
+from model.cost import Cost, cost
+from model.text import ENGLISH_TOKENS, TOKENS
+from model.unet import JuZhouUNet
+from schemas.training import Training
+from training.order import PHASE
+
+BACKWARD = 2
+"""Forward passes that a backward pass costs: one for the inputs' gradients, one for the weights'."""
+BYTES_OF_STATE = 16
+"""Bytes of a trained parameter: weight, gradient and AdamW's two moments, in float32."""
+BYTES_OF_AVERAGE, BYTES_FROZEN = 4, 4
+
+
+@dataclass(frozen=True)
+class Device:
+    """What an accelerator gives. The default is the report's, Sugon's K100-AI, at a utilisation that is a guess."""
+
+    teraflops: float = 196.0
+    """Dense operations a second in bfloat16, in 10¹²."""
+    utilisation: float = 0.35
+    """The share of them that a training gets."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage of a training."""
+
+    stage: str
+    steps: int
+    batch: int
+    size: int
+    operations: float
+    """Of all its steps; a multiply-add is two. Attention's products are among them."""
+    gibibytes: float
+    """Of weights, gradients, moments and averages on each device under DDP; activations come on top."""
+    days: float
+    """On all devices of the recipe."""
+
+    @property
+    def samples(self) -> int:
+        """How many pictures are seen, some again."""
+        return self.steps * self.batch
+
+
+def plan(recipe: Training, where: Device | None = None) -> list[Row]:
+    """A row for each stage that trains a network of the recipe's preset on latents or pictures.
+
+    Passes counted for a sample: of the flow, one forward and one backward; of the decoder likewise, without its critic.
+    A step of DMD2 simulates the student down to a step of its own by chance, (n + 1) / 2 forward passes of n, and
+    trains the critic on two samples; the student's, which comes every few steps, adds two of the teacher, a forward and
+    a backward of the critic and a backward of the student.
+    """
+    where = where or Device()
+    stages, size = recipe.stages, recipe.size
+    flow, dmd2, unet = stages.flow, stages.dmd2, _unet(recipe.preset, size)
+    plain, averaged = 1 + BACKWARD, BYTES_OF_STATE + BYTES_OF_AVERAGE
+    critic = (dmd2.sampling_steps + 1) / 2 + 2 * (1 + BACKWARD)
+    student = 2 + (1 + BACKWARD) + BACKWARD
+    parts: list[tuple[str, Any, int, Cost, float, int]] = [
+        *(
+            (PHASE.format(n), part, part.size, _unet(recipe.preset, part.size), plain, averaged)
+            for n, part in enumerate(flow.phases, start=1)
+        ),
+        ("flow", flow, size, unet, plain, averaged),
+        ("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN),
+    ]
+    if stages.decoder:
+        parts.insert(0, ("decoder", stages.decoder, size, _decoder(recipe.preset, size), plain, BYTES_OF_STATE))
+    rows = []
+    for stage, settings, side, network, passes, held in parts:
+        of_a_pass = 2 * (network.multiply_adds + network.attention)
+        operations = of_a_pass * passes * settings.steps * settings.batch
+        days = operations / (recipe.workers * where.teraflops * 1e12 * where.utilisation) / 86_400
+        gibibytes = network.parameters * held / 2**30
+        rows.append(Row(stage, settings.steps, settings.batch, side, operations, gibibytes, days))
+    return rows
+
+
+def _unet(preset: str, size: int) -> Cost:
+    side = size // SCALE
+    with torch.device("meta"):
+        unet = JuZhouUNet.preset(preset, sample_size=side)
+        channels, context = unet.config["latent_channels"], unet.config["context_size"]
+        tokens = ENGLISH_TOKENS if preset == "english" else TOKENS
+        return cost(unet, torch.empty(1, channels, side, side), torch.empty(1), torch.empty(1, tokens, context))
+
+
+def _decoder(preset: str, size: int) -> Cost:
+    settings = PRESETS[preset]
+    names = {"latent_channels": "latent_channels", "decoder_channels": "channels", "decoder_blocks": "blocks"}
+    changed = {name: settings[key] for key, name in names.items() if key in settings}
+    with torch.device("meta"):
+        decoder = Decoder(**changed, groups=settings.get("groups", 32))
+        channels = decoder.config["latent_channels"]
+        return cost(decoder, torch.empty(1, channels, size // SCALE, size // SCALE))
