@@ -29,7 +29,7 @@ GUIDANCE = 4.0
 SHIPPED = Path(__file__).parent / "checkpoints" / "nano"
 """The distilled nano checkpoint that comes along: composed scenes of 64 pixels."""
 
-STRICT_LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False, "torch_dtype": torch.float32}
+STRICT_LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False, "dtype": torch.float32}
 """How weights are loaded: safetensors only, without the accelerate package, and in float32 whatever lies on disk."""
 
 
