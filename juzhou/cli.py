@@ -456,9 +456,7 @@ def scenes(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw, in Chinese.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="The folder of a checkpoint; the nano model that comes along when left out.")
-    ] = None,
+    checkpoint: Annotated[Path, typer.Option(help="The folder of a checkpoint, or a hub id.")],
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps; the checkpoint's own number when left out.")
     ] = None,
@@ -467,12 +465,12 @@ def generate(
 ) -> None:
     """Draw a picture.
 
-    Example: juzhou generate "红苹果在猫的左边" -o apple.png
+    Example: juzhou generate "红苹果在猫的左边" --checkpoint scenes/checkpoints/dmd2-…/checkpoint -o apple.png
     """
-    from model.pipeline import SHIPPED, JuZhouPipeline, quiet
+    from model.pipeline import JuZhouPipeline, quiet
 
     quiet()
-    pipeline = JuZhouPipeline.from_pretrained(checkpoint or SHIPPED)
+    pipeline = JuZhouPipeline.from_pretrained(checkpoint)
     [picture] = pipeline(prompt, num_inference_steps=steps, seed=seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     picture.save(output)

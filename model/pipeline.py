@@ -26,9 +26,6 @@ GUIDANCE = 4.0
 """The report does not publish its guidance; SD3's range is 3.5 to 7, and small models want the low end."""
 
 
-SHIPPED = Path(__file__).parent / "checkpoints" / "nano"
-"""The distilled nano checkpoint that comes along: composed scenes of 64 pixels."""
-
 STRICT_LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False, "dtype": torch.float32}
 """How weights are loaded: safetensors only, without the accelerate package, and in float32 whatever lies on disk."""
 
@@ -76,10 +73,10 @@ class JuZhouPipeline(DiffusionPipeline):
             JuZhouError: there is no JuZhou checkpoint there, or it is damaged.
         """
         folder = Path(pretrained_model_name_or_path)
-        if folder.exists() and not (folder / "model_index.json").is_file():
+        if (folder.exists() or folder.is_absolute()) and not (folder / "model_index.json").is_file():
             raise JuZhouError(f"{folder}: no checkpoint here (no model_index.json); give a folder that training wrote")
         try:
-            pipeline = super().from_pretrained(pretrained_model_name_or_path, **{**STRICT_LOADING, **kwargs})
+            pipeline = super().from_pretrained(str(pretrained_model_name_or_path), **{**STRICT_LOADING, **kwargs})
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise JuZhouError(f"{folder}: the checkpoint cannot be loaded: {' '.join(str(error).split())}") from error
         for part in pipeline.components.values():

@@ -57,6 +57,8 @@ def test_a_distilled_checkpoint_knows_its_steps(tmp_path: Path) -> None:
 def test_bad_input_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(JuZhouError, match=r"no model_index\.json"):
         JuZhouPipeline.from_pretrained(tmp_path)
+    with pytest.raises(JuZhouError, match=r"no model_index\.json"):
+        JuZhouPipeline.from_pretrained(tmp_path / "missing")
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(JuZhouError, match="cannot be loaded") as caught:
         JuZhouPipeline.from_pretrained(tmp_path)
