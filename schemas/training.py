@@ -1,4 +1,4 @@
-"""What a training recipe is: the four stages and the few numbers each needs. The defaults are the nano demo."""
+"""What a training recipe is: the stages and the few numbers each needs. The defaults are the nano demo."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,9 +8,21 @@ from schemas.strict import Strict
 
 CaptionKind = Literal["simplified", "poem"]
 Tracker = Literal["tensorboard", "wandb"]
+Feature = Literal["latents", "texts"]
 
 
-class AutoencoderSettings(Strict):
+class StageSettings(Strict):
+    """What every stage has."""
+
+    steps: PositiveInt
+    batch: PositiveInt
+    """Samples of a step, over all workers."""
+    accumulate: PositiveInt = 1
+    """The pieces in which a worker sees its share of them, one after another, where memory is short."""
+    learning_rate: PositiveFloat
+
+
+class AutoencoderSettings(StageSettings):
     """Encoder and light decoder, trained together on the release's pictures; or the encoder of a teacher."""
 
     steps: PositiveInt = 300
@@ -21,7 +33,7 @@ class AutoencoderSettings(Strict):
     gives the latents, and the stage `decoder` a light decoder for them."""
 
 
-class DecoderSettings(Strict):
+class DecoderSettings(StageSettings):
     """The light decoder, distilled behind a frozen encoder."""
 
     steps: PositiveInt = 1000
@@ -36,7 +48,7 @@ class DecoderSettings(Strict):
     """The step from which on the decoder is to please the critic."""
 
 
-class AlignSettings(Strict):
+class AlignSettings(StageSettings):
     """The text tower: aligned with the pictures' latents, or a finished one from elsewhere."""
 
     steps: PositiveInt = 150
@@ -46,20 +58,17 @@ class AlignSettings(Strict):
     """A folder or hub id of a Chinese-CLIP text tower; with one, nothing is trained here and it stays frozen."""
 
 
-class Phase(Strict):
+class Phase(StageSettings):
     """Rectified flow at one size."""
 
     size: Annotated[int, Field(gt=0, multiple_of=32)]
     """The pictures' side in pixels."""
-    steps: PositiveInt
-    batch: PositiveInt
-    learning_rate: PositiveFloat
     shift: PositiveFloat = 1.0
     drop_captions: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
 
 
-class FlowSettings(Strict):
+class FlowSettings(StageSettings):
     """Rectified flow from noise, at the size of the recipe."""
 
     steps: PositiveInt = 300
@@ -74,7 +83,7 @@ class FlowSettings(Strict):
     """What comes before at other sizes, the smallest first; each begins with the averaged weights of the one before."""
 
 
-class DMD2Settings(Strict):
+class DMD2Settings(StageSettings):
     """Distribution-matching distillation of the flow model."""
 
     steps: PositiveInt = 45
@@ -122,6 +131,10 @@ class Training(Strict):
     captions: dict[CaptionKind, PositiveFloat] = Field(default={"simplified": 0.8, "poem": 0.2}, min_length=1)
     """How often each kind of text stands beside a picture; a sample without a poem shows its caption."""
     workers: PositiveInt = 1
+    readers: PositiveInt = 1
+    """Threads of each worker that read the next batches while it trains."""
+    cached: tuple[Feature, ...] = ("latents", "texts")
+    """What is computed once and kept on disk; the rest is computed anew for each batch."""
     threads: PositiveInt = 1
     """CPU threads of each worker, never more than there are free cores; with one, a run repeats to the bit."""
     save_every: PositiveInt = 100

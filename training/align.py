@@ -1,4 +1,4 @@
-"""Trains the text tower against the pictures' latents, then computes every text's hidden states once.
+"""Trains the text tower against the pictures' latents.
 
 The report takes Chinese-CLIP's text tower as it is. Where none can be had, a small one is trained by CLIP's loss, with
 a small picture tower on the latents in place of CLIP's. That loss tells texts apart and is done when it can; it does
@@ -8,19 +8,20 @@ alone predict the picture's mean, which is what the denoiser has to know at pure
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import ChineseCLIPTextModel
 
 from model import device, text
-from model.autoencoder import JuZhouAutoencoder
+from model.autoencoder import SCALE
 from model.unet import TransformerBlock, rotary_angles
-from training.autoencoder import LATENTS
-from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer
+from schemas.training import AlignSettings
+from training.batches import Batches
+from training.features import Latents
+from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, mean, optimizer
 
 COMMON = 128
 """The width of the space in which pictures and texts meet."""
@@ -30,7 +31,6 @@ SKETCH, SKETCH_HEAD = 192, 32
 
 CONTRAST_WEIGHT = 0.2
 LARGEST_SCALE = math.log(100.0)
-TEXTS_AT_ONCE = 64
 
 
 def contrastive_loss(pictures: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
@@ -47,24 +47,28 @@ def contrastive_loss(pictures: Tensor, texts: Tensor, scale: Tensor, same: Tenso
 
 
 class Sketch(nn.Module):
-    """Positions of the latents that look at a text's tokens and say what they expect to see: E[x0 | text]."""
+    """Positions of the latents that look at a text's tokens and say what they expect to see: E[x0 | text].
+
+    Those of a picture that is not square are interpolated on the square's.
+    """
 
     def __init__(self, side: int, latent_channels: int, context_size: int) -> None:
         super().__init__()
         self.side = side
-        self.positions = nn.Parameter(0.5 * torch.randn(side * side, SKETCH))
+        self.positions = nn.Parameter(0.5 * torch.randn(1, SKETCH, side, side))
         self.blocks = nn.ModuleList(
             TransformerBlock(SKETCH, SKETCH_HEAD, context_size, ratio=2, self_attention=True) for _ in range(3)
         )
         self.out = nn.Sequential(nn.LayerNorm(SKETCH), nn.Linear(SKETCH, latent_channels))
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(batch, tokens, context_size) and (batch, tokens) → (batch, latent_channels, side, side)."""
-        angles = rotary_angles(self.side, self.side, SKETCH_HEAD, self.side, hidden.device)
-        seen = self.positions.expand(len(hidden), -1, -1)
+    def forward(self, hidden: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
+        """(batch, tokens, context_size) and (batch, tokens) → (batch, latent_channels, height, width)."""
+        angles = rotary_angles(height, width, SKETCH_HEAD, self.side, hidden.device)
+        positions = F.interpolate(self.positions, (height, width), mode="bilinear", align_corners=False)
+        seen = positions.flatten(2).transpose(1, 2).expand(len(hidden), -1, -1)
         for block in self.blocks:
             seen = block(seen, angles, hidden, mask[:, None, None, :])
-        return self.out(seen).transpose(1, 2).unflatten(2, (self.side, self.side))
+        return self.out(seen).transpose(1, 2).unflatten(2, (height, width))
 
 
 class Towers(nn.Module):
@@ -94,34 +98,45 @@ class Towers(nn.Module):
         seen = self.encoder(input_ids=tokens, attention_mask=mask)
         pictures = F.normalize(self.picture_tower(latents).float(), dim=-1)
         texts = F.normalize(self.text_projection(seen.pooler_output).float(), dim=-1)
-        sketch = self.sketch(seen.last_hidden_state, mask).float()
+        sketch = self.sketch(seen.last_hidden_state, mask, *latents.shape[-2:]).float()
         return pictures, texts, self.log_scale.clamp(max=LARGEST_SCALE).exp(), sketch
 
 
-class AlignStage(Stage):
-    """Product: `text_encoder`, `tokenizer`, and `texts.safetensors` (every text's hidden states and mask).
+class AlignBatch(NamedTuple):
+    """What a step is given, (share, …) each."""
 
-    With several workers each contrasts within its own share of the batch.
+    images: Tensor
+    """Their numbers, like the texts': equal ones belong together."""
+    texts: Tensor
+    latents: Tensor
+    tokens: Tensor
+    mask: Tensor
+
+
+class AlignStage(Stage):
+    """Product: `text_encoder` and `tokenizer`.
+
+    Each worker contrasts within its own share of the batch, and each piece of that within itself.
     """
 
     name = "align"
 
     def __init__(self, job: Job) -> None:
-        """Load the latents, and the text tower that the recipe names or a fresh one."""
+        """Load the text tower that the recipe names, or start a fresh one."""
         super().__init__(job)
-        self.settings = self.recipe.stages.align
-        self.latents = load_latents(job.folders["autoencoder"], self.recipe.size)
+        self.settings: AlignSettings = self.recipe.stages.align
         if self.settings.text_encoder is not None:
             self.steps = 0
             self.encoder, self.tokenizer = text.load(self.settings.text_encoder)
-            self.encoder.to(self.device)  # type: ignore[arg-type]
             return
         self.steps = self.settings.steps
+        self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
+        self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
         self.tokenizer = text.nano_tokenizer()
         self.encoder = encoder = text.nano_encoder(self.tokenizer)
         # A CPU's fused attention has a slow backward pass in bfloat16.
         encoder.set_attn_implementation("eager")
-        self.towers = job.wrap(Towers(encoder, self.latents.shape[1], self.latents.shape[-1]))
+        self.towers = job.wrap(Towers(encoder, self.latents.channels, self.recipe.size // SCALE))
         self.optimizer = optimizer(self.towers.parameters())
 
     def state(self) -> dict[str, Any]:
@@ -130,59 +145,43 @@ class AlignStage(Stage):
             return {}
         return {"towers": bare(self.towers), "optimizer": self.optimizer}
 
-    def step(self, step: int) -> Metrics:
-        """Tell a batch's pictures and texts apart."""
-        batch = self.release.batch(self.settings.batch, self.recipe.seed, step, self.recipe.captions)
-        images, texts = self.job.slice(batch.images), self.job.slice(batch.texts)
-        tokens, mask = text.tokenize(self.tokenizer, [self.release.texts[number] for number in texts.tolist()])
+    def load(self, step: int) -> AlignBatch:
+        """Pictures' latents and texts' tokens, as far as the longest text goes."""
+        images, texts, shape = self.batch(self.batches, step)
+        tokens, mask = text.tokenize(self.tokenizer, self.release.texts.take(texts.numpy()).to_pylist())
         longest = int(mask.sum(dim=1).max())
-        tokens, mask = tokens[:, :longest], mask[:, :longest]
-        same = (images[:, None] == images) | (texts[:, None] == texts)
-        latents = self.latents[images].to(self.device)
-        with device.autocast(self.device):
-            pictures, words, scale, sketch = self.towers(tokens.to(self.device), mask.to(self.device), latents)
-        contrast, sketched = contrastive_loss(pictures, words, scale, same.to(self.device)), F.mse_loss(sketch, latents)
-        loss = CONTRAST_WEIGHT * contrast + sketched
-        right = same.to(self.device).gather(1, (pictures @ words.T).argmax(dim=1, keepdim=True))
-        norm = descend(loss, self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
-        return {
-            "loss": loss.item(),
-            "contrast": contrast.item(),
-            "sketch": sketched.item(),
-            "accuracy": right.float().mean().item(),
-            "scale": scale.item(),
-            "grad_norm": norm,
-            "samples": len(images),
-        }
+        return AlignBatch(images, texts, self.latents.load(images, shape), tokens[:, :longest], mask[:, :longest])
 
-    @torch.no_grad()
+    def step(self, step: int, batch: AlignBatch) -> Metrics:
+        """Tell a batch's pictures and texts apart."""
+        told = []
+        for piece in self.pieces(batch, self.towers):
+            same = (piece.images[:, None] == piece.images) | (piece.texts[:, None] == piece.texts)
+            same, latents = same.to(self.device), self.latents(piece.latents)
+            with device.autocast(self.device):
+                pictures, words, scale, sketch = self.towers(
+                    piece.tokens.to(self.device), piece.mask.to(self.device), latents
+                )
+            contrast, sketched = contrastive_loss(pictures, words, scale, same), F.mse_loss(sketch, latents)
+            loss = CONTRAST_WEIGHT * contrast + sketched
+            (loss / self.settings.accumulate).backward()
+            right = same.gather(1, (pictures @ words.T).argmax(dim=1, keepdim=True))
+            told.append(
+                {
+                    "loss": loss.item(),
+                    "contrast": contrast.item(),
+                    "sketch": sketched.item(),
+                    "accuracy": right.float().mean().item(),
+                    "scale": scale.item(),
+                }
+            )
+        norm = descend(self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
+        return mean(told) | {"grad_norm": norm}
+
     def finish(self, folder: Path) -> Metrics:
-        """Keep the text tower, and what it makes of every text of the release."""
-        encoder = self.encoder.eval()
-        if isinstance(encoder, ChineseCLIPTextModel):
-            encoder.set_attn_implementation("sdpa")
-        encoder.save_pretrained(folder / "text_encoder")
+        """Keep the text tower."""
+        if isinstance(self.encoder, ChineseCLIPTextModel):
+            self.encoder.set_attn_implementation("sdpa")
+        self.encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
-        texts = self.release.texts
-        parts = [
-            text.encode(encoder, self.tokenizer, texts[start : start + TEXTS_AT_ONCE])
-            for start in range(0, len(texts), TEXTS_AT_ONCE)
-        ]
-        hidden = torch.cat([part.hidden.half().cpu() for part in parts])
-        save_file(
-            {"hidden": hidden, "mask": torch.cat([part.mask.cpu() for part in parts])}, folder / "texts.safetensors"
-        )
-        return {"texts": len(texts), "hidden_std": hidden.float().std().item()}
-
-
-def load_latents(folder: Path, size: int) -> Tensor:
-    """Every picture's latent at a size as the denoiser has it, shifted and scaled: (pictures, channels, h, w)."""
-    settings = JuZhouAutoencoder.load_config(folder / "autoencoder")
-    raw = load_file(folder / LATENTS.format(size))["latents"]
-    return (raw - settings["shift_factor"]) * settings["scaling_factor"]
-
-
-def load_texts(folder: Path) -> text.TextStates:
-    """Every text's hidden states, half precision, and mask, in the order of `Release.texts`, on the CPU."""
-    states = load_file(folder / "texts.safetensors")
-    return text.TextStates(states["hidden"], states["mask"])
+        return {}

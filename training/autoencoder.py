@@ -1,34 +1,33 @@
-"""Trains encoder and light decoder on the release's pictures, then computes every picture's latent once.
+"""Trains encoder and light decoder on the release's pictures.
 
 With a teacher autoencoder, as the report has one, its encoder gives the latents and nothing is trained here. Without
 one we train both sides from nothing: no perceptual and no adversarial loss, so fine texture stays soft.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from model import device
 from model.autoencoder import SCALE, JuZhouAutoencoder, to_images
-from schemas.errors import JuZhouError
-from training.loader import HELD
-from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
+from schemas.training import AutoencoderSettings
+from training.batches import Batches
+from training.features import AT_ONCE, load_teacher, pixels
+from training.release import HELD
+from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, mean, optimizer, sheet
 
 DEVIATION = 0.1
 """The posterior's fixed standard deviation: how much noise the decoder must tolerate in a latent."""
 
 KL_WEIGHT = 1e-3
 EDGE_WEIGHT = 0.5
-ENCODED_AT_ONCE = 64
-LATENTS = "latents-{}.safetensors"
-"""The file of every picture's latents at a size."""
+MEASURED = 4096
+"""Pictures from whose latents shift and scale are measured."""
 
 
 def reconstruction_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
@@ -51,35 +50,32 @@ def psnr(decoded: Tensor, pictures: Tensor) -> float:
     return (10 * torch.log10(4 / F.mse_loss(decoded.clamp(-1, 1), pictures))).item()
 
 
-def load_teacher(source: str) -> Any:
-    """The AutoencoderKL of a folder or a hub id.
+class AutoencoderBatch(NamedTuple):
+    """What a step is given."""
 
-    Raises:
-        JuZhouError: there is none.
-    """
-    try:
-        return AutoencoderKL.from_pretrained(source, use_safetensors=True).eval().requires_grad_(False)
-    except (OSError, ValueError) as error:
-        raise JuZhouError(f"{source}: no AutoencoderKL to load there ({str(error).splitlines()[0]})") from error
+    pictures: Tensor
+    """Bytes, (share, 3, height, width)."""
+    noise: Tensor
+    """(share, latent_channels, h, w)."""
 
 
 class AutoencoderStage(Stage):
-    """Product: the autoencoder, every picture's latents, raw, at each size of the recipe, `reconstructions.png`."""
+    """Product: `autoencoder`, which knows the latents' shift and scale; `reconstructions.png`."""
 
     name = "autoencoder"
 
     def __init__(self, job: Job) -> None:
-        """Decode the release's pictures into memory and start a fresh autoencoder."""
+        """Start a fresh autoencoder; or load the teacher, from which there is nothing to learn here."""
         super().__init__(job)
-        self.settings = self.recipe.stages.autoencoder
-        self.pictures = self.release.pictures(self.recipe.size)
+        self.settings: AutoencoderSettings = self.recipe.stages.autoencoder
         self.teacher: Any = load_teacher(self.settings.teacher) if self.settings.teacher else None
         if self.teacher:
             self.steps = 0
-            self.teacher.to(self.device)
             return
         self.steps = self.settings.steps
+        self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
         self.model = job.wrap(JuZhouAutoencoder.preset(self.recipe.preset))
+        self.channels = bare(self.model).config["latent_channels"]
         self.optimizer = optimizer(self.model.parameters())
 
     def state(self) -> dict[str, Any]:
@@ -88,71 +84,67 @@ class AutoencoderStage(Stage):
             return {}
         return {"model": bare(self.model), "optimizer": self.optimizer}
 
-    def _pixels(self, pictures: Tensor) -> Tensor:
-        """Pictures of bytes in −1 … 1, on the device."""
-        pixels = pictures.to(self.device).float() / 127.5 - 1
-        return pixels.contiguous(memory_format=torch.channels_last)
+    def load(self, step: int) -> AutoencoderBatch:
+        """Pictures, and noise for their latents."""
+        images, _, (height, width) = self.batch(self.batches, step)
+        noise = self.noise(step, self.channels, height // SCALE, width // SCALE)
+        return AutoencoderBatch(self.release.read(images, (height, width)), noise)
 
-    def step(self, step: int) -> Metrics:
+    def step(self, step: int, batch: AutoencoderBatch) -> Metrics:
         """Reconstruct a batch through noisy latents."""
-        size = self.settings.batch
-        batch = self.release.batch(size, self.recipe.seed, step, self.recipe.captions)
-        pictures = self._pixels(self.pictures[self.job.slice(batch.images)])
-        side = self.recipe.size // SCALE
-        noise = torch.randn(size, bare(self.model).config["latent_channels"], side, side, generator=self.draws(step))
-        with device.autocast(self.device):
-            decoded, latents = self.model(pictures, DEVIATION * self.job.slice(noise).to(self.device))
-        reconstruction, kl = reconstruction_loss(decoded.float(), pictures), kl_loss(latents.float())
-        loss = reconstruction + KL_WEIGHT * kl
-        norm = descend(loss, self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
-        return {
-            "loss": loss.item(),
-            "reconstruction": reconstruction.item(),
-            "kl": kl.item(),
-            "psnr": psnr(decoded.detach().float(), pictures),
-            "grad_norm": norm,
-            "samples": len(pictures),
-        }
+        told = []
+        for piece in self.pieces(batch, self.model):
+            pictures = pixels(piece.pictures, self.device)
+            with device.autocast(self.device):
+                decoded, latents = self.model(pictures, DEVIATION * piece.noise.to(self.device))
+            reconstruction, kl = reconstruction_loss(decoded.float(), pictures), kl_loss(latents.float())
+            loss = reconstruction + KL_WEIGHT * kl
+            (loss / self.settings.accumulate).backward()
+            told.append(
+                {
+                    "loss": loss.item(),
+                    "reconstruction": reconstruction.item(),
+                    "kl": kl.item(),
+                    "psnr": psnr(decoded.detach().float(), pictures),
+                }
+            )
+        norm = descend(self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
+        return mean(told) | {"grad_norm": norm}
 
-    def _keep(self, folder: Path, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """Write every picture's latents at each size; those at the recipe's own come back."""
-        found = []
-        for size in self.recipe.sizes:
-            pictures = self.pictures if size == self.recipe.size else self.release.pictures(size)
-            starts = range(0, len(pictures), ENCODED_AT_ONCE)
-            parts = [encode(self._pixels(pictures[start : start + ENCODED_AT_ONCE])).float().cpu() for start in starts]
-            found.append(torch.cat(parts).contiguous())
-            save_file({"latents": found[-1]}, folder / LATENTS.format(size))
-        return found[0]
+    def _some(self, numbers: range) -> Iterator[Tensor]:
+        """Pictures cut square, a few at a time, on the device."""
+        for first in numbers[::AT_ONCE]:
+            some = range(first, min(first + AT_ONCE, numbers.stop))
+            yield pixels(self.release.read(some, (self.recipe.size, self.recipe.size)), self.device)
 
     @torch.no_grad()
     def samples(self) -> Image.Image:
         """The held pictures above their reconstructions."""
         model: JuZhouAutoencoder = bare(self.model)
-        held = self._pixels(self.pictures[:HELD])
+        [held] = self._some(range(HELD))
         return sheet([to_images(held), to_images(model.decode(model.encode(held).latent).sample)])
 
     @torch.no_grad()
     def finish(self, folder: Path) -> Metrics:
-        """Encode every picture, measure the latents' shift and scale, and show the held pictures.
+        """Measure the latents' shift and scale, and show the held pictures.
 
         A teacher has its own shift and scale; the decoder beside its latents knows nothing yet.
         """
         if self.teacher:
-            latents = self._keep(folder, lambda pictures: self.teacher.encode(pictures).latent_dist.mean)
-            settings = {name: self.teacher.config[name] or 0.0 for name in ("scaling_factor", "shift_factor")}
-            channels = latents.shape[1]
+            config = self.teacher.config
+            settings = {name: config[name] or 0.0 for name in ("scaling_factor", "shift_factor")}
             fresh = JuZhouAutoencoder.preset(
-                self.recipe.preset, latent_channels=channels, encoder_channels=None, **settings
+                self.recipe.preset, latent_channels=config["latent_channels"], encoder_channels=None, **settings
             )
             fresh.save_pretrained(folder / "autoencoder")
-            return {"latent_mean": latents.mean().item(), "latent_std": latents.std().item()}
+            return {}
         model: JuZhouAutoencoder = bare(self.model).eval()
-        latents = self._keep(folder, lambda pictures: model.encode(pictures).latent)
-        shift, deviation = latents[HELD:].mean().item(), latents[HELD:].std().item()
+        measured = range(HELD, min(HELD + MEASURED, len(self.release.pictures.shard)))
+        latents = torch.cat([model.encode(pictures).latent.flatten().cpu() for pictures in self._some(measured)])
+        shift, deviation = latents.mean().item(), latents.std().item()
         model.register_to_config(shift_factor=shift, scaling_factor=1 / deviation)
         model.save_pretrained(folder / "autoencoder")
-        held = self._pixels(self.pictures[:HELD])
-        decoded = model.decode(latents[:HELD].to(self.device)).sample.float()
+        [held] = self._some(range(HELD))
+        decoded = model.decode(model.encode(held).latent).sample.float()
         self.samples().save(folder / "reconstructions.png")
         return {"held_psnr": psnr(decoded, held), "latent_mean": shift, "latent_std": deviation}

@@ -6,21 +6,32 @@ them they are the critic's own, which know less of what people see.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import FrozenDict
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from model import device
-from model.autoencoder import JuZhouAutoencoder, to_images
-from model.pipeline import STRICT_LOADING
-from training.autoencoder import DEVIATION, LATENTS, psnr, reconstruction_loss
+from model.autoencoder import SCALE, to_images
+from schemas.training import DecoderSettings
+from training.autoencoder import DEVIATION, psnr, reconstruction_loss
+from training.batches import Batches
 from training.critic import PatchCritic, Perceptual, balance, feature_matching, hinge_loss
-from training.loader import HELD
-from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
+from training.features import Latents, pixels
+from training.release import HELD
+from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, mean, optimizer, sheet
+
+
+class DecoderBatch(NamedTuple):
+    """What a step is given, (share, …) each."""
+
+    pictures: Tensor
+    """Bytes, (share, 3, height, width)."""
+    latents: Tensor
+    """As `Latents` loads them."""
+    noise: Tensor
 
 
 class DecoderStage(Stage):
@@ -33,12 +44,15 @@ class DecoderStage(Stage):
         super().__init__(job)
         settings = self.recipe.stages.decoder
         assert settings
-        self.settings = settings
+        self.settings: DecoderSettings = settings
         self.steps = settings.steps
-        before = job.folders["autoencoder"]
-        self.pictures = self.release.pictures(self.recipe.size)
-        self.latents = load_file(before / LATENTS.format(self.recipe.size))["latents"]
-        self.autoencoder = JuZhouAutoencoder.from_pretrained(before / "autoencoder", **STRICT_LOADING)
+        self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, settings.batch)
+        self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
+        self.autoencoder = self.latents.autoencoder
+        square = (self.recipe.size, self.recipe.size)
+        self.held = self.release.read(range(HELD), square)
+        shown = Latents(self.release, self.recipe, {"autoencoder": job.folders["autoencoder"]}, self.recipe.size)
+        self.held_latents = self._raw(shown(self.held))
         self.before = self._shown(self.autoencoder.decoder.to(self.device))
         self.decoder = job.wrap(self.autoencoder.decoder)
         self.critic = job.wrap(PatchCritic())
@@ -55,65 +69,75 @@ class DecoderStage(Stage):
             "critic_optimizer": self.critic_optimizer,
         }
 
-    def _pixels(self, images: Tensor | slice) -> Tensor:
-        """Some pictures in −1 … 1, on the device."""
-        pixels = self.pictures[images].to(self.device).float() / 127.5 - 1
-        return pixels.contiguous(memory_format=torch.channels_last)
-
-    def step(self, step: int) -> Metrics:
-        """Decode a batch; then let the critic see what came out."""
-        batch = self.release.batch(self.settings.batch, self.recipe.seed, step, self.recipe.captions)
-        images = self.job.slice(batch.images)
-        pictures, latents = self._pixels(images), self.latents[images]
-        noise = torch.randn(len(batch.images), *latents.shape[1:], generator=self.draws(step))
+    def _raw(self, latents: Tensor) -> Tensor:
+        """Latents as the decoder takes them."""
         config: FrozenDict = self.autoencoder.config
-        tolerated = DEVIATION / config["scaling_factor"] * self.job.slice(noise)
+        return latents / config["scaling_factor"] + config["shift_factor"]
+
+    def load(self, step: int) -> DecoderBatch:
+        """Pictures, their latents and noise."""
+        images, _, shape = self.batch(self.batches, step)
+        noise = self.noise(step, self.latents.channels, shape[0] // SCALE, shape[1] // SCALE)
+        return DecoderBatch(self.release.read(images, shape), self.latents.load(images, shape), noise)
+
+    def step(self, step: int, batch: DecoderBatch) -> Metrics:
+        """Decode a batch; then let the critic see what came out."""
         rate = learning_rate(step, self.steps, self.settings.learning_rate)
+        told, shown = [], []
         critic: PatchCritic = bare(self.critic).requires_grad_(False)
-        with device.autocast(self.device):
-            decoded = self.decoder((latents + tolerated).to(self.device)).float()
-            logits, ours = critic(decoded)
-            _, theirs = critic(pictures)
-        reconstruction = reconstruction_loss(decoded, pictures)
-        seen = self.perceptual(decoded, pictures) if self.perceptual else feature_matching(ours, theirs)
-        loss = reconstruction + self.settings.feature_weight * seen
-        adversarial = -logits.float().mean()
-        weight = torch.zeros(())
-        if step >= self.settings.critic_from:
-            weight = balance(loss, adversarial, bare(self.decoder).conv_out.weight) * self.settings.critic_weight
-            loss = loss + weight * adversarial
-        norm = descend(loss, self.optimizer, rate)
+        for piece in self.pieces(batch, self.decoder):
+            pictures = pixels(piece.pictures, self.device)
+            tolerated = self._raw(self.latents(piece.latents) + DEVIATION * piece.noise.to(self.device))
+            with device.autocast(self.device):
+                decoded = self.decoder(tolerated).float()
+                logits, ours = critic(decoded)
+                _, theirs = critic(pictures)
+            reconstruction = reconstruction_loss(decoded, pictures)
+            seen = self.perceptual(decoded, pictures) if self.perceptual else feature_matching(ours, theirs)
+            loss = reconstruction + self.settings.feature_weight * seen
+            adversarial = -logits.float().mean()
+            weight = torch.zeros(())
+            if step >= self.settings.critic_from:
+                balanced = balance(loss, adversarial, bare(self.decoder).conv_out.weight)
+                weight = balanced * self.settings.critic_weight
+                loss = loss + weight * adversarial
+            (loss / self.settings.accumulate).backward()
+            shown.append(decoded.detach())
+            told.append(
+                {
+                    "loss": reconstruction.item(),
+                    "features": seen.item(),
+                    "critic_weight": weight.item(),
+                    "psnr": psnr(decoded.detach(), pictures),
+                }
+            )
+        norm = descend(self.optimizer, rate)
         critic.requires_grad_(True)
-        with device.autocast(self.device):
-            both, _ = self.critic(torch.cat([pictures, decoded.detach()]))
-        real, fake = both.float().chunk(2)
-        told = hinge_loss(real, fake)
-        descend(told, self.critic_optimizer, rate)
-        return {
-            "loss": reconstruction.item(),
-            "features": seen.item(),
-            "critic": told.item(),
-            "critic_weight": weight.item(),
-            "psnr": psnr(decoded.detach(), pictures),
-            "grad_norm": norm,
-            "samples": len(pictures),
-        }
+        losses = []
+        for decoded, piece in zip(shown, self.pieces(batch, self.critic), strict=True):
+            with device.autocast(self.device):
+                both, _ = self.critic(torch.cat([pixels(piece.pictures, self.device), decoded]))
+            hinge = hinge_loss(*both.float().chunk(2))
+            (hinge / self.settings.accumulate).backward()
+            losses.append({"critic": hinge.item()})
+        descend(self.critic_optimizer, rate)
+        return mean(told) | mean(losses) | {"grad_norm": norm}
 
     @torch.no_grad()
     def _shown(self, decoder: Any) -> Tensor:
         """The held pictures as a decoder gives them, in −1 … 1."""
-        return decoder(self.latents[:HELD].to(self.device)).float()
+        return decoder(self.held_latents).float()
 
     def samples(self) -> Image.Image:
         """The held pictures, what the decoder before made of them, and what this one does."""
-        rows = [self._pixels(slice(0, HELD)), self.before, self._shown(bare(self.decoder))]
+        rows = [pixels(self.held, self.device), self.before, self._shown(bare(self.decoder))]
         return sheet([to_images(row) for row in rows])
 
     def finish(self, folder: Path) -> Metrics:
         """Keep the autoencoder with its new decoder, and show the held pictures before and after."""
         self.autoencoder.save_pretrained(folder / "autoencoder")
         self.samples().save(folder / "reconstructions.png")
-        held = self._pixels(slice(0, HELD))
+        held = pixels(self.held, self.device)
         return {
             "held_psnr_before": psnr(self.before, held),
             "held_psnr": psnr(self._shown(bare(self.decoder)), held),

@@ -9,7 +9,7 @@ tolerance.
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model import device, flow
+from model.autoencoder import SCALE
 from model.pipeline import JuZhouPipeline
 from model.text import TextStates
 from model.unet import TIMESTEPS, JuZhouUNet
-from training.align import load_latents, load_texts
+from schemas.training import DMD2Settings
+from training.batches import Batches
 from training.drift import Drift
-from training.flow import CachedTexts, drawn, follow, held_prompts, keep
-from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer
+from training.features import Latents, Texts
+from training.flow import drawn, follow, held_prompts, keep
+from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, mean, optimizer
 
 TIMES = (0.001, 0.999)
 """The range of times at which the student's samples are noised, before the shift."""
@@ -80,6 +83,30 @@ class Critic(nn.Module):
         return flow.clean(z, t, seen.sample), self.head(seen.bottleneck).float()
 
 
+class DMD2Batch(NamedTuple):
+    """What a step is given, (share, …) each; `Latents` and `Texts` know the first three."""
+
+    latents: Tensor
+    texts: Tensor
+    mask: Tensor
+    noises: Tensor
+    """(share, sampling_steps + 3, channels, h, w): the student's own; then for what the student, the critic as fake and
+    the critic as real see."""
+    times: Tensor
+    """(share, 2): the student's and the critic's."""
+
+
+class Given(NamedTuple):
+    """A piece of it on the device, as the networks take it."""
+
+    real: Tensor
+    text: TextStates
+    noises: Tensor
+    """(sampling_steps + 3, piece, channels, h, w)."""
+    times: Tensor
+    """(2, piece)."""
+
+
 class DMD2Stage(Stage):
     """Product: `checkpoint`, the student's JuZhouPipeline; `samples-4.png`; `samples-4-plain.png`, the teacher's."""
 
@@ -88,12 +115,13 @@ class DMD2Stage(Stage):
     def __init__(self, job: Job) -> None:
         """Start student and critic from the flow model, which also stays as the frozen teacher."""
         super().__init__(job)
-        self.settings = self.recipe.stages.dmd2
+        self.settings: DMD2Settings = self.recipe.stages.dmd2
         self.steps = self.settings.steps
         self.shift = self.recipe.stages.flow.shift
         self.levels = flow.noise_levels(self.settings.sampling_steps, self.shift).to(self.device)
-        self.latents = load_latents(job.folders["autoencoder"], self.recipe.size)
-        self.texts = CachedTexts(load_texts(job.folders["align"]), self.device)
+        self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
+        self.texts = Texts(self.release, job.folders)
+        self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
         self.pipeline = JuZhouPipeline.from_pretrained(job.folders["flow"] / "checkpoint").to(self.device)
         self.teacher = self.pipeline.unet.eval()
         self.student = job.wrap(copy.deepcopy(self.teacher).train())
@@ -117,36 +145,55 @@ class DMD2Stage(Stage):
             "critic_optimizer": self.critic_optimizer,
         }
 
-    def step(self, step: int) -> Metrics:
-        """The critic learns from what the student draws now; every few steps the student learns from both scores."""
-        size, count = self.settings.batch, self.settings.sampling_steps
-        batch = self.release.batch(size, self.recipe.seed, step, self.recipe.captions)
-        text = self.texts[self.job.slice(batch.texts)]
-        real = self.latents[self.job.slice(batch.images)].to(self.device)
-        draws = self.draws(step)
-        depth = int(torch.randint(count, (), generator=draws))
-        shape = (size, *self.latents.shape[1:])
-        noises = self.job.slice(torch.randn(count + 3, *shape, generator=draws), dim=1).to(self.device)
-        times = flow.shifted(torch.empty(2, size).uniform_(*TIMES, generator=draws), self.shift)
-        times = self.job.slice(times, dim=1).to(self.device)
-        rate = learning_rate(step, self.steps, self.settings.learning_rate)
-        learns = step % self.settings.student_every == 0
+    def load(self, step: int) -> DMD2Batch:
+        """Latents, texts, the noises of all samples that the step draws, and the times at which they are noised."""
+        images, texts, shape = self.batch(self.batches, step)
+        count = self.settings.sampling_steps + 3
+        noises = self.noise(step, count, self.latents.channels, shape[0] // SCALE, shape[1] // SCALE)
+        times = torch.empty(self.settings.batch, 2).uniform_(*TIMES, generator=self.draws("times", step))
+        times = self.job.slice(flow.shifted(times, self.shift))
+        return DMD2Batch(self.latents.load(images, shape), *self.texts.load(texts), noises, times)
 
-        with torch.set_grad_enabled(learns), device.autocast(self.device):
-            x = self._generate(noises, depth, text)
+    def step(self, step: int, batch: DMD2Batch) -> Metrics:
+        """The critic learns from what the student draws now; every few steps the student learns from both scores."""
+        rate = learning_rate(step, self.steps, self.settings.learning_rate)
+        depth = int(torch.randint(self.settings.sampling_steps, (), generator=self.draws("depth", step)))
+        learns = step % self.settings.student_every == 0
+        given, samples = [self._given(piece) for piece in self.pieces(batch, self.student)], []
         metrics: Metrics = {}
         if learns:
-            self.drift.look(x, real)
-            metrics |= self._teach_student(x, noises[count], times[0], text, rate)
+            told = []
+            for piece, _ in zip(given, self.pieces(batch, self.student), strict=True):
+                with device.autocast(self.device):
+                    x = self._generate(piece, depth)
+                told.append(self._teach_student(x, piece))
+                samples.append(x.detach())
+            norm = descend(self.student_optimizer, rate, CLIP)
+            metrics |= mean(told) | {"student_grad_norm": norm}
+            self.drift.look(torch.cat(samples), torch.cat([piece.real for piece in given]))
             follow(self.average, bare(self.student), step // self.settings.student_every, self.settings.ema)
             if self.drift.within(self.settings.drift):
                 self.kept.load_state_dict(self.average.state_dict())
-        metrics |= self._teach_critic(x.detach(), real, noises[count + 1 :], times[1], text, rate)
-        return metrics | self.drift.measures() | {"samples": len(real)}
+        else:
+            with torch.no_grad(), device.autocast(self.device):
+                samples = [self._generate(piece, depth) for piece in given]
+        told = [
+            self._teach_critic(x, piece)
+            for x, piece, _ in zip(samples, given, self.pieces(batch, self.critic), strict=True)
+        ]
+        norm = descend(self.critic_optimizer, self.settings.critic_rate * rate, CLIP)
+        return metrics | mean(told) | {"grad_norm": norm} | self.drift.measures()
 
-    def _generate(self, noises: Tensor, depth: int, text: TextStates) -> Tensor:
+    def _given(self, piece: DMD2Batch) -> Given:
+        """A piece of a batch on the device."""
+        noises = piece.noises.to(self.device).transpose(0, 1)
+        return Given(
+            self.latents(piece.latents), self.texts(piece.texts, piece.mask), noises, piece.times.to(self.device).T
+        )
+
+    def _generate(self, given: Given, depth: int) -> Tensor:
         """The student's x0 at step `depth` of its own trajectory from pure noise; only that step keeps a gradient."""
-        level = self.levels[depth]
+        noises, text, level = given.noises, given.text, self.levels[depth]
         with torch.no_grad():
             before = (
                 flow.sample_distilled(bare(self.student), noises[:depth], text, self.levels[:depth]) if depth else None
@@ -154,35 +201,34 @@ class DMD2Stage(Stage):
         z = noises[0] if before is None else flow.interpolate(before, noises[depth], level)
         return flow.clean(z, level, flow.velocity(self.student, z, level, text))
 
-    def _teach_student(self, x: Tensor, noise: Tensor, t: Tensor, text: TextStates, rate: float) -> Metrics:
-        """One step of the student: distribution matching, and fooling the critic's head."""
-        z = flow.interpolate(x, noise, t)
+    def _teach_student(self, x: Tensor, given: Given) -> Metrics:
+        """The student's gradients: distribution matching, and fooling the critic's head."""
+        t, text = given.times[0], given.text
+        z = flow.interpolate(x, given.noises[-3], t)
         critic: Critic = bare(self.critic).requires_grad_(False)
         with device.autocast(self.device):
             with torch.no_grad():
-                speed = flow.guided_velocity(self.teacher, z, t, text, self.texts.empty(len(z)), self.settings.guidance)
+                empty = self.texts.empty(text)
+                speed = flow.guided_velocity(self.teacher, z, t, text, empty, self.settings.guidance)
             fake, logits = critic(z, t, text)
         matching = distribution_matching_loss(x, flow.clean(z.detach(), t, speed), fake.detach())
         gan = generator_gan_loss(logits)
-        norm = descend(matching + self.settings.gan_weight * gan, self.student_optimizer, rate, CLIP)
+        ((matching + self.settings.gan_weight * gan) / self.settings.accumulate).backward()
         critic.requires_grad_(True)
-        return {"student_matching": matching.item(), "student_gan": gan.item(), "student_grad_norm": norm}
+        return {"student_matching": matching.item(), "student_gan": gan.item()}
 
-    def _teach_critic(
-        self, x: Tensor, real: Tensor, noises: Tensor, t: Tensor, text: TextStates, rate: float
-    ) -> Metrics:
-        """One step of the critic: x0 of the student's noised samples, and which latents are real."""
+    def _teach_critic(self, x: Tensor, given: Given) -> Metrics:
+        """The critic's gradients: x0 of the student's noised samples, and which latents are real."""
+        t, text = given.times[1], given.text
         both = TextStates(torch.cat([text.hidden] * 2), torch.cat([text.mask] * 2))
-        z = torch.cat([flow.interpolate(x, noises[0], t), flow.interpolate(real, noises[1], t)])
+        z = torch.cat([flow.interpolate(x, given.noises[-2], t), flow.interpolate(given.real, given.noises[-1], t)])
         with device.autocast(self.device):
             predicted, logits = self.critic(z, torch.cat([t, t]), both)
         score = F.mse_loss(predicted[: len(x)], x)
         fake_logits, real_logits = logits.chunk(2)
         gan = critic_gan_loss(real_logits, fake_logits)
-        norm = descend(
-            score + self.settings.gan_weight * gan, self.critic_optimizer, self.settings.critic_rate * rate, CLIP
-        )
-        return {"loss": score.item(), "critic_gan": gan.item(), "grad_norm": norm}
+        ((score + self.settings.gan_weight * gan) / self.settings.accumulate).backward()
+        return {"loss": score.item(), "critic_gan": gan.item()}
 
     def samples(self) -> Image.Image:
         """The held pictures' captions, drawn by the student that is kept."""

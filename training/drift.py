@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.autoencoder import JuZhouAutoencoder
+from training.stage import mean_over_workers
 
 MEMORY = 50
 """Samples are averaged over about so many looks, so that one batch of blue pictures is no drift."""
@@ -31,9 +32,9 @@ class Drift(nn.Module):
 
     @torch.no_grad()
     def look(self, student: Tensor, real: Tensor) -> None:
-        """Take a batch of each, (batch, channels, h, w), as the denoiser has them, into the averages."""
+        """Take a batch of each, (batch, channels, h, w), as the denoiser has them, of all workers into the averages."""
         self.looks += 1
-        seen = torch.stack([self._statistics(latents.float()) for latents in (student, real)])
+        seen = mean_over_workers(torch.stack([self._statistics(latents.float()) for latents in (student, real)]))
         self.averages.lerp_(seen.to(self.averages), 1 / min(MEMORY, self.looks.item()))
 
     def _statistics(self, latents: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Trains the denoiser by rectified flow on cached latents and hidden states: the base model of 28 steps."""
+"""Trains the denoiser by rectified flow on latents and hidden states: the base model of 28 steps."""
 
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from model import device, flow, text
 from model.autoencoder import SCALE, JuZhouAutoencoder
 from model.pipeline import STRICT_LOADING, JuZhouPipeline
-from model.text import TextStates
 from model.unet import JuZhouUNet
 from schemas.training import FlowSettings, Phase
-from training.align import load_latents, load_texts
-from training.loader import Release
+from training.batches import Batches
+from training.features import Latents, Texts
 from training.order import PHASE
-from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, optimizer, sheet
+from training.release import Release
+from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, mean, optimizer, sheet
 
 
 def follow(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
@@ -29,21 +29,14 @@ def follow(average: nn.Module, model: nn.Module, step: int, decay: float) -> Non
         torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
 
 
-class CachedTexts:
-    """Every text's hidden states in memory, on the CPU, as far as the longest goes; a batch goes to the device."""
+class FlowBatch(NamedTuple):
+    """What a step is given, (share, …) each; `Latents` and `Texts` know the first three."""
 
-    def __init__(self, states: TextStates, where: torch.device) -> None:
-        longest = int(states.mask.sum(dim=1).max())
-        self.states = TextStates(states.hidden[:, :longest], states.mask[:, :longest])
-        self.device = where
-
-    def __getitem__(self, texts: Tensor) -> TextStates:
-        """The hidden states, in float32, and masks of texts given by number, (batch,)."""
-        return TextStates(self.states.hidden[texts].to(self.device).float(), self.states.mask[texts].to(self.device))
-
-    def empty(self, count: int) -> TextStates:
-        """The empty text's states, `count` times."""
-        return self[torch.zeros(count, dtype=torch.long)]
+    latents: Tensor
+    texts: Tensor
+    mask: Tensor
+    noise: Tensor
+    times: Tensor
 
 
 class FlowStage(Stage):
@@ -52,7 +45,7 @@ class FlowStage(Stage):
     name = "flow"
 
     def __init__(self, job: Job) -> None:
-        """Load what the stages before have cached and start a fresh U-Net, or go on from the phase before."""
+        """Open what the stages before have made and start a fresh U-Net, or go on from the phase before."""
         if job.phase:
             self.name = PHASE.format(job.phase)
         super().__init__(job)
@@ -60,8 +53,9 @@ class FlowStage(Stage):
         self.settings: Phase | FlowSettings = wanted.phases[job.phase - 1] if job.phase else wanted
         self.steps = self.settings.steps
         size = self.settings.size if isinstance(self.settings, Phase) else self.recipe.size
-        self.latents = load_latents(job.folders["autoencoder"], size)
-        self.texts = CachedTexts(load_texts(job.folders["align"]), self.device)
+        self.latents = Latents(self.release, self.recipe, job.folders, size)
+        self.texts = Texts(self.release, job.folders)
+        self.batches = Batches(self.release, self.recipe.seed, size, self.settings.batch)
         unet = self._start(size // SCALE, job.phase or len(wanted.phases) + 1)
         unet.to(self.device)  # type: ignore[arg-type]
         self.average = copy.deepcopy(unet).requires_grad_(False)
@@ -80,27 +74,34 @@ class FlowStage(Stage):
             self.recipe.preset,
             sample_size=side,
             reference_size=side,
-            latent_channels=self.latents.shape[1],
-            context_size=self.texts.states.hidden.shape[-1],
+            latent_channels=self.latents.channels,
+            context_size=self.texts.width,
         )
 
     def state(self) -> dict[str, Any]:
         """The U-Net, its average and its optimizer."""
         return {"unet": bare(self.unet), "average": self.average, "optimizer": self.optimizer}
 
-    def step(self, step: int) -> Metrics:
-        """One batch at logit-normal times."""
-        size = self.settings.batch
-        batch = self.release.batch(size, self.recipe.seed, step, self.recipe.captions, self.settings.drop_captions)
-        draws = self.draws(step)
-        t = self.job.slice(flow.training_times(size, self.settings.shift, draws)).to(self.device)
-        noise = self.job.slice(torch.randn(size, *self.latents.shape[1:], generator=draws)).to(self.device)
-        latents = self.latents[self.job.slice(batch.images)].to(self.device)
-        with device.autocast(self.device):
-            loss = flow.loss(self.unet, latents, noise, t, self.texts[self.job.slice(batch.texts)])
-        norm = descend(loss, self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
+    def load(self, step: int) -> FlowBatch:
+        """Latents, texts, noise and logit-normal times."""
+        images, texts, shape = self.batch(self.batches, step, self.settings.drop_captions)
+        noise = self.noise(step, self.latents.channels, shape[0] // SCALE, shape[1] // SCALE)
+        times = flow.training_times(self.settings.batch, self.settings.shift, self.draws("times", step))
+        return FlowBatch(self.latents.load(images, shape), *self.texts.load(texts), noise, self.job.slice(times))
+
+    def step(self, step: int, batch: FlowBatch) -> Metrics:
+        """Say the velocity between pictures and noise."""
+        losses = []
+        for piece in self.pieces(batch, self.unet):
+            latents, texts = self.latents(piece.latents), self.texts(piece.texts, piece.mask)
+            noise, times = piece.noise.to(self.device), piece.times.to(self.device)
+            with device.autocast(self.device):
+                loss = flow.loss(self.unet, latents, noise, times, texts)
+            (loss / self.settings.accumulate).backward()
+            losses.append({"loss": loss.item()})
+        norm = descend(self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
         follow(self.average, bare(self.unet), step, self.settings.ema)
-        return {"loss": loss.item(), "grad_norm": norm, "samples": len(latents)}
+        return mean(losses) | {"grad_norm": norm}
 
     def pipeline(self) -> JuZhouPipeline:
         """The averaged weights with all that they need."""
@@ -128,7 +129,7 @@ class FlowStage(Stage):
 
 def held_prompts(release: Release) -> list[str]:
     """The captions of the held pictures."""
-    return [release.texts[sample.simplified] for sample in release.held]
+    return release.captions(release.held)
 
 
 def drawn(pipeline: JuZhouPipeline, prompts: list[str], steps: int | None = None) -> Image.Image:

@@ -1,8 +1,12 @@
 """The stages in the order in which they run; apart and light, so that to know what is done loads no torch."""
 
-VERSIONS = {"autoencoder": 2, "decoder": 1, "align": 2, "flow": 2, "dmd2": 3}
+VERSIONS = {"autoencoder": 3, "latents": 1, "decoder": 2, "align": 3, "texts": 1, "flow": 3, "dmd2": 4}
 """Stage → a number, raised when its code changes what it would produce. Each opens what those before it wrote; those
 that a recipe leaves out are skipped."""
+
+FEATURES = ("latents", "texts")
+"""Stages that train nothing: what frozen networks make of pictures and texts is kept. What comes later depends on the
+networks, not on whether it is."""
 
 PHASE = "flow{}"
 """The name of a phase of the flow before the last, counted from 1."""

@@ -1,10 +1,13 @@
-"""What the four stages share: their job, their draws, and the loop that steps, logs, saves and resumes."""
+"""What the stages share: their job, their draws, and the loop that reads ahead, steps, logs, saves and resumes."""
 
 import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model import device
-from schemas.training import Training
-from training.loader import Release, generator
+from schemas.training import StageSettings, Training
+from training.batches import Batch, Batches
+from training.draws import generator, normal
 from training.log import Log
+from training.release import Release
 
 STATE = "state.pt"
 WARM_UP = 0.05
@@ -47,6 +52,10 @@ class Job:
 
         return prepare_model(module)
 
+    def averaging(self, module: nn.Module, now: bool) -> AbstractContextManager[None]:
+        """Within it a backward pass averages the gradients of a wrapped module over the workers, or does not yet."""
+        return nullcontext() if now or self.world == 1 else module.no_sync()  # type: ignore[operator]
+
     def slice(self, batch: Tensor, dim: int = 0) -> Tensor:
         """This worker's share of a global batch."""
         return batch.chunk(self.world, dim)[self.rank]
@@ -56,6 +65,7 @@ class Stage(ABC):
     """One training stage. Its constructor builds everything from the job; `step` s depends on s and `state` alone."""
 
     name: str
+    settings: StageSettings
     steps: int
     """How many steps the stage has."""
 
@@ -68,8 +78,15 @@ class Stage(ABC):
         torch.manual_seed(self.draws("initial weights").initial_seed())
 
     @abstractmethod
-    def step(self, step: int) -> Metrics:
-        """Train on the batch of this step."""
+    def load(self, step: int) -> Any:
+        """This worker's share of a step's batch: a named tuple of tensors, (share, …) each, on the CPU.
+
+        It is called ahead of the step and in another thread, so it must not look at what is trained.
+        """
+
+    @abstractmethod
+    def step(self, step: int, batch: Any) -> Metrics:
+        """Train on what was loaded for this step."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -87,15 +104,37 @@ class Stage(ABC):
         """The generator of everything random under a key, a step's number say, in this stage of this recipe."""
         return generator(self.recipe.seed, self.name, *key)
 
+    def noise(self, step: int, *shape: int) -> Tensor:
+        """Standard normal numbers for this worker's share of a step's batch: (share, *shape)."""
+        share = self.settings.batch // self.job.world
+        places = range(self.job.rank * share, (self.job.rank + 1) * share)
+        return normal(places, shape, self.recipe.seed, self.name, "noise", step)
+
+    def batch(self, batches: Batches, step: int, drop: float = 0.0) -> Batch:
+        """This worker's share of which pictures and texts a step sees."""
+        images, texts, shape = batches.batch(step, self.recipe.captions, drop)
+        return Batch(self.job.slice(images), self.job.slice(texts), shape)
+
+    def pieces(self, batch: Any, module: nn.Module) -> Iterator[Any]:
+        """What was loaded, in as many pieces as gradients are accumulated over; they are averaged over the workers in
+        the last one."""
+        count = self.settings.accumulate
+        for number, piece in enumerate(zip(*(part.chunk(count) for part in batch), strict=True), start=1):
+            with self.job.averaging(module, number == count):
+                yield type(batch)(*piece)
+
 
 def run(stage: Stage, folder: Path) -> None:
     """Train a stage in `folder` from where it was interrupted to its product; only rank 0 writes."""
     done = _resume(stage, folder)
     log = Log(folder, stage.recipe, done) if stage.job.rank == 0 else None
-    for step in range(done, stage.steps):
-        started = time.perf_counter()
-        metrics = _mean_over_workers(stage.step(step))
-        metrics["samples_per_second"] = metrics.pop("samples") * stage.job.world / (time.perf_counter() - started)
+    started = time.perf_counter()
+    for step, batch in _ahead(stage.load, range(done, stage.steps), stage.recipe.readers):
+        loaded = time.perf_counter()
+        metrics = _mean_over_workers(stage.step(step, batch) | {"waited": loaded - started})
+        ended = time.perf_counter()
+        metrics["samples_per_second"] = stage.settings.batch / (ended - started)
+        started = ended
         if not all(math.isfinite(value) for value in metrics.values()):
             raise FloatingPointError(f"{stage.name}: step {step}: a metric is not finite: {metrics}")
         if log:
@@ -121,16 +160,23 @@ def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
     return torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, rate: float, clip: float = 1.0) -> float:
-    """One optimizer step along the loss, its gradient clipped to the norm `clip`; returns the norm before that."""
+def descend(optimizer: torch.optim.Optimizer, rate: float, clip: float = 1.0) -> float:
+    """One optimizer step along the gradients that there are, clipped to the norm `clip`; returns the norm before that.
+
+    The gradients are spent.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    optimizer.zero_grad()
-    loss.backward()
     norm = nn.utils.clip_grad_norm_(parameters, clip)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
+    optimizer.zero_grad()
     return norm.item()
+
+
+def mean(metrics: Sequence[Metrics]) -> Metrics:
+    """The metrics of a batch, from those of its pieces."""
+    return {name: sum(piece[name] for piece in metrics) / len(metrics) for name in metrics[0]}
 
 
 def bare(module: nn.Module) -> Any:
@@ -148,13 +194,30 @@ def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     return page
 
 
-def _mean_over_workers(metrics: Metrics) -> Metrics:
-    """The same metrics, averaged over all workers."""
+def mean_over_workers(values: Tensor) -> Tensor:
+    """The same numbers, averaged over all workers."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return metrics
-    values = torch.tensor(list(metrics.values()), device=device.pick())
+        return values
     dist.all_reduce(values)
-    return dict(zip(metrics, (values / dist.get_world_size()).tolist(), strict=True))
+    return values / dist.get_world_size()
+
+
+def _mean_over_workers(metrics: Metrics) -> Metrics:
+    values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=device.pick())
+    return dict(zip(metrics, mean_over_workers(values).tolist(), strict=True))
+
+
+def _ahead(load: Callable[[int], Any], steps: range, threads: int) -> Iterator[tuple[int, Any]]:
+    """Each step with what was loaded for it while those before it were trained."""
+    with ThreadPoolExecutor(threads, "loader") as pool:
+        waiting: deque[Any] = deque()
+        try:
+            for step in steps:
+                while len(waiting) <= threads and step + len(waiting) < steps.stop:
+                    waiting.append(pool.submit(load, step + len(waiting)))
+                yield step, waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _save(stage: Stage, done: int, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from schemas.errors import JuZhouError
 from schemas.identity import fingerprint
 from schemas.training import Training
-from training.order import METRICS, PHASE, VERSIONS
+from training.order import FEATURES, METRICS, PHASE, VERSIONS
 from training.worker import part, work
 
 POLL_SECONDS = 1.0
@@ -55,22 +55,31 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
     above = _digest(release)
     places = {}
     for stage, kind, settings in _stages(recipe):
-        if settings.batch % recipe.workers:
-            raise JuZhouError(f"stages.{stage}.batch: {settings.batch} cannot be shared by {recipe.workers} workers")
-        above = fingerprint(
+        if settings and settings.batch % (recipe.workers * settings.accumulate):
+            raise JuZhouError(
+                f"stages.{stage}.batch: {settings.batch} cannot be shared by {recipe.workers} workers "
+                f"in {settings.accumulate} pieces each"
+            )
+        digest = fingerprint(
             above=above,
             stage=stage,
             version=VERSIONS[kind],
-            settings=settings.model_dump(),
+            settings=settings and settings.model_dump(exclude={"accumulate"}),
             common=recipe.model_dump(include={"preset", "seed", "size", "captions"}) | {"sizes": recipe.sizes},
         )
-        places[stage] = out.resolve() / f"{stage}-{above}"
+        places[stage] = out.resolve() / f"{stage}-{digest}"
+        if kind not in FEATURES:
+            above = digest
     return places
 
 
 def _stages(recipe: Training) -> Iterator[tuple[str, str, Any]]:
     """The stages of a recipe in their order: name, kind and settings. The flow's phases are stages of their own."""
     for kind in VERSIONS:
+        if kind in FEATURES:
+            if kind in recipe.cached:
+                yield kind, kind, None
+            continue
         settings = getattr(recipe.stages, kind)
         if kind == "flow":
             for number, phase in enumerate(settings.phases, start=1):
@@ -149,7 +158,7 @@ def _fit(
 def _watch(left: dict[str, Path], stop: threading.Event, progress: Callable[[str], None]) -> None:
     """Tell `progress` which stage runs, the last line of its metrics every few seconds, and where it ends up."""
     for name, folder in left.items():
-        progress(f"{name}: training")
+        progress(f"{name}: {'computing' if name in FEATURES else 'training'}")
         told = time.monotonic()
         log = part(folder) / METRICS
         while not folder.exists() and not stop.wait(POLL_SECONDS):

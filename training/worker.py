@@ -27,7 +27,10 @@ def work(config: dict[str, Any]) -> None:
     from training.autoencoder import AutoencoderStage
     from training.decoder import DecoderStage
     from training.dmd2 import DMD2Stage
+    from training.features import keep
     from training.flow import FlowStage
+    from training.order import FEATURES
+    from training.release import Release
     from training.stage import Job, run
 
     recipe = Training.model_validate(config["recipe"])
@@ -38,9 +41,15 @@ def work(config: dict[str, Any]) -> None:
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
     kinds = {kind.name: kind for kind in (AutoencoderStage, DecoderStage, AlignStage, FlowStage, DMD2Stage)}
     for name in config["pending"]:
-        kind, folder = name.rstrip("0123456789") if name not in kinds else name, folders[name]
-        phase = int(name.removeprefix(kind) or 0)
-        run(kinds[kind](Job(Path(config["release"]), recipe, folders, rank, world, phase)), part(folder))
+        folder = folders[name]
+        if name in FEATURES:
+            keep(name, Release(Path(config["release"])), recipe, folders, part(folder), slice(rank, None, world))
+        else:
+            kind = name.rstrip("0123456789") if name not in kinds else name
+            phase = int(name.removeprefix(kind) or 0)
+            run(kinds[kind](Job(Path(config["release"]), recipe, folders, rank, world, phase)), part(folder))
+        if world > 1:
+            dist.barrier()
         if rank == 0:
             os.replace(part(folder), folder)
         if world > 1:

@@ -110,6 +110,6 @@ def test_vggs_features_tell_pictures_apart(tmp_path: Path) -> None:
 
 def test_a_recipe_without_the_stage_leaves_it_out(release: Path, tmp_path: Path) -> None:
     assert "decoder" not in folders(release, tmp_path, RECIPE)
-    assert [*folders(release, tmp_path, recipe())][:3] == ["autoencoder", "decoder", "align"]
+    assert [*folders(release, tmp_path, recipe())][:4] == ["autoencoder", "latents", "decoder", "align"]
     with pytest.raises(ValueError, match="wants the stage `decoder`"):
         Stages(autoencoder=AutoencoderSettings(teacher="somewhere"))

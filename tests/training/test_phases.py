@@ -37,7 +37,7 @@ def test_phases_hand_over_weights_and_positions(release: Path, tmp_path: Path) -
     run(AlignStage(Job(release, GROWING, places)), places["align"])
     for name, phase, side in (("flow1", 1, 4), ("flow2", 2, 8), ("flow", 0, 12)):
         stage = FlowStage(Job(release, GROWING, places, phase=phase))
-        assert stage.name == name and stage.latents.shape[-1] == side
+        assert stage.name == name and stage.load(0).noise.shape[-1] == side
         if name != "flow1":
             before = JuZhouPipeline.from_pretrained(places["flow1" if name == "flow2" else "flow2"] / "checkpoint")
             for one, other in zip(before.unet.parameters(), stage.average.parameters(), strict=True):
@@ -57,7 +57,16 @@ def test_larger_grids_span_the_angles_of_the_first(release: Path) -> None:
 
 
 def test_each_phase_is_a_stage_with_a_folder_of_its_own(release: Path, tmp_path: Path) -> None:
-    assert [*folders(release, tmp_path, GROWING)] == ["autoencoder", "align", "flow1", "flow2", "flow", "dmd2"]
+    assert [*folders(release, tmp_path, GROWING)] == [
+        "autoencoder",
+        "latents",
+        "align",
+        "texts",
+        "flow1",
+        "flow2",
+        "flow",
+        "dmd2",
+    ]
     longer = (PHASES[0], PHASES[1].model_copy(update={"steps": 7}))
     flow = GROWING.stages.flow.model_copy(update={"phases": longer})
     changed = GROWING.model_copy(update={"stages": GROWING.stages.model_copy(update={"flow": flow})})

@@ -21,7 +21,7 @@ from schemas.recipe import Recipe, Splits
 from schemas.release import Manifest, folders
 from schemas.tables import SAMPLES
 from tests.pipelines.releases import synthetic
-from training.loader import Release, decode
+from training.release import Release, decode
 
 Chain = tuple[Corpus, dict[str, Recipe]]
 
@@ -96,9 +96,8 @@ def test_our_loader_opens_it_as_a_whole(chain: Corpus) -> None:
     places = chain.sql('SELECT image_id, tar, "offset", length FROM images').to_pylist()
     there = {row["image_id"]: chain.read(row["tar"], row["offset"], row["length"]) for row in places}
     by_text = {row["caption"]: there[row["image_id"]] for row in three.values()}
-    pictures = opened.pictures(32)
-    for sample in opened.samples:
-        assert (pictures[sample.image] == decode(by_text[opened.texts[sample.simplified]], 32)).all()
+    for (image, *_), caption in zip(opened.samples, opened.captions(opened.samples), strict=True):
+        assert (opened.picture(image, (32, 32)) == decode(by_text[caption], (32, 32))).all()
 
 
 def test_the_same_again_is_given_back_and_a_release_without_the_base_holds_the_same(chain: Corpus) -> None:

@@ -20,7 +20,7 @@ from pipelines.corpus import Corpus
 from pipelines.releases import release
 from schemas.policy import Policy
 from tests.pipelines.releases import synthetic
-from training.loader import Release, decode
+from training.release import Release, decode
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +133,11 @@ def test_our_loader(frozen: tuple[Corpus, Path], wanted: dict[str, dict[str, Any
     opened = Release(frozen[1])
     train = {name: row for name, row in wanted.items() if row["split"] == "train"}
     assert len(opened.samples) == len(train)
-    assert {opened.texts[sample.simplified] for sample in opened.samples} == {row["text"] for row in train.values()}
+    assert set(opened.captions(opened.samples)) == {row["text"] for row in train.values()}
     by_text = {row["text"]: row["pixels"] for row in wanted.values()}
-    pictures = opened.pictures(32)
-    for sample in (*opened.samples, *opened.held):
-        assert (pictures[sample.image] == decode(by_text[opened.texts[sample.simplified]], 32)).all()
+    for samples in (opened.samples, opened.held):
+        for (image, *_), caption in zip(samples, opened.captions(samples), strict=True):
+            assert (opened.picture(image, (32, 32)) == decode(by_text[caption], (32, 32))).all()
 
 
 def test_the_card_is_yaml_and_counts_what_is_there(frozen: tuple[Corpus, Path]) -> None:
