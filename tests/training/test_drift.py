@@ -65,10 +65,10 @@ def test_a_student_beyond_the_tolerance_is_not_kept(
     stage = DMD2Stage(Job(release, recipe, trained))
     start = {name: value.clone() for name, value in stage.kept.state_dict().items()}
     monkeypatch.setattr(Drift, "within", lambda self, tolerance: False)
-    stage.step(0)
+    stage.step(0, stage.load(0))
     assert all(torch.equal(value, start[name]) for name, value in stage.kept.state_dict().items())
     monkeypatch.setattr(Drift, "within", lambda self, tolerance: True)
-    stage.step(1)
+    stage.step(1, stage.load(1))
     kept, average = stage.kept.state_dict(), stage.average.state_dict()
     assert all(torch.equal(kept[name], average[name]) for name in kept)
     assert any(not torch.equal(value, start[name]) for name, value in kept.items())
