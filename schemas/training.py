@@ -99,6 +99,8 @@ class DMD2Settings(StageSettings):
     gan_weight: Annotated[float, Field(ge=0.0)] = 0.03
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     """Of the student's weights, by its own steps."""
+    sharded: bool = False
+    """Whether the workers share out the networks' weights, gradients and moments (FSDP) rather than copy them (DDP)."""
     drift: PositiveFloat = 0.25
     """How far the student's latents and saturation may lie from the real ones; beyond it a student is not kept."""
 

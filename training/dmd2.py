@@ -26,6 +26,7 @@ from training.batches import Batches
 from training.drift import Drift
 from training.features import Latents, Texts
 from training.flow import drawn, follow, held_prompts, keep
+from training.sharding import gathered, share_out
 from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, mean, optimizer
 
 TIMES = (0.001, 0.999)
@@ -123,12 +124,13 @@ class DMD2Stage(Stage):
         self.texts = Texts(self.release, job.folders)
         self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
         self.pipeline = JuZhouPipeline.from_pretrained(job.folders["flow"] / "checkpoint").to(self.device)
-        self.teacher = self.pipeline.unet.eval()
-        self.student = job.wrap(copy.deepcopy(self.teacher).train())
-        self.critic = job.wrap(Critic(copy.deepcopy(self.teacher)).train())
-        self.teacher.requires_grad_(False)
-        self.average = copy.deepcopy(self.teacher)
-        self.kept = copy.deepcopy(self.teacher)
+        start = self.pipeline.unet.eval()
+        sharded = self.settings.sharded and job.world > 1
+        self.student = job.wrap(copy.deepcopy(start).train(), sharded)
+        self.critic = job.wrap(Critic(copy.deepcopy(start)).train(), sharded)
+        start.requires_grad_(False)
+        still: list[nn.Module] = [copy.deepcopy(start) for _ in range(3)]
+        self.teacher, self.average, self.kept = map(share_out, still) if sharded else still
         self.drift = Drift(self.pipeline.autoencoder).to(self.device)
         self.student_optimizer = optimizer(self.student.parameters())
         self.critic_optimizer = optimizer(self.critic.parameters())
@@ -234,8 +236,12 @@ class DMD2Stage(Stage):
         """The held pictures' captions, drawn by the student that is kept."""
         return drawn(self._distilled(), held_prompts(self.release))
 
+    def gather(self) -> None:
+        """The student that is kept, whole."""
+        self.shown = gathered(self.kept, like=self.pipeline.unet)
+
     def _distilled(self) -> JuZhouPipeline:
-        parts = {**self.pipeline.components, "unet": self.kept}
+        parts = {**self.pipeline.components, "unet": self.shown}
         return JuZhouPipeline(**parts, distilled_steps=self.settings.sampling_steps)
 
     def finish(self, folder: Path) -> Metrics:

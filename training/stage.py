@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from model import device
 from schemas.training import StageSettings, Training
@@ -23,6 +24,7 @@ from training.batches import Batch, Batches
 from training.draws import generator, normal
 from training.log import Log
 from training.release import Release
+from training.sharding import load, share_out, whole
 
 STATE = "state.pt"
 WARM_UP = 0.05
@@ -44,16 +46,21 @@ class Job:
     phase: int = 0
     """Of a flow in phases, which one, counted from 1; 0 is the last."""
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, sharded: bool = False) -> nn.Module:
         """The module on its device, averaging its gradients over the workers where there are several."""
         if self.world == 1:
             return module.to(device.pick())
+        if sharded:
+            return share_out(module.to(device.pick()))
         from ray.train.torch import prepare_model
 
         return prepare_model(module)
 
     def averaging(self, module: nn.Module, now: bool) -> AbstractContextManager[None]:
         """Within it a backward pass averages the gradients of a wrapped module over the workers, or does not yet."""
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(now)
+            return nullcontext()
         return nullcontext() if now or self.world == 1 else module.no_sync()  # type: ignore[operator]
 
     def slice(self, batch: Tensor, dim: int = 0) -> Tensor:
@@ -91,6 +98,10 @@ class Stage(ABC):
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """What changes from step to step: modules and optimizers, by name."""
+
+    def gather(self) -> None:
+        """Bring together what `samples` and `finish` need and the workers share out; all of them are asked."""
+        return None
 
     @abstractmethod
     def finish(self, folder: Path) -> Metrics:
@@ -139,10 +150,13 @@ def run(stage: Stage, folder: Path) -> None:
             raise FloatingPointError(f"{stage.name}: step {step}: a metric is not finite: {metrics}")
         if log:
             log.scalars(step, metrics)
-            if (step + 1) % stage.recipe.save_every == 0:
-                _save(stage, step + 1, folder)
-            if (step + 1) % stage.recipe.show_every == 0 and (sheet := stage.samples()):
+        if (step + 1) % stage.recipe.save_every == 0:
+            _save(stage, step + 1, folder)
+        if (step + 1) % stage.recipe.show_every == 0:
+            stage.gather()
+            if log and (sheet := stage.samples()):
                 log.picture(step, "samples", sheet)
+    stage.gather()
     if log:
         log.scalars(stage.steps, stage.finish(folder))
         log.close()
@@ -171,7 +185,7 @@ def descend(optimizer: torch.optim.Optimizer, rate: float, clip: float = 1.0) ->
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
-    return norm.item()
+    return whole(norm).item()
 
 
 def mean(metrics: Sequence[Metrics]) -> Metrics:
@@ -221,8 +235,10 @@ def _ahead(load: Callable[[int], Any], steps: range, threads: int) -> Iterator[t
 
 
 def _save(stage: Stage, done: int, folder: Path) -> None:
-    """Keep the state after `done` steps: whole or not at all."""
-    states = {name: part.state_dict() for name, part in stage.state().items()}
+    """Keep the state after `done` steps: whole or not at all. Only rank 0 writes what all bring together."""
+    states = {name: whole(part.state_dict()) for name, part in stage.state().items()}
+    if stage.job.rank:
+        return
     temporary = folder / f"{STATE}.tmp"
     torch.save({"done": done, "states": states}, temporary)
     os.replace(temporary, folder / STATE)
@@ -234,5 +250,5 @@ def _resume(stage: Stage, folder: Path) -> int:
         return 0
     saved = torch.load(folder / STATE, map_location=stage.device, weights_only=True)
     for name, part in stage.state().items():
-        part.load_state_dict(saved["states"][name])
+        load(part, saved["states"][name])
     return int(saved["done"])

@@ -64,7 +64,7 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
             above=above,
             stage=stage,
             version=VERSIONS[kind],
-            settings=settings and settings.model_dump(exclude={"accumulate"}),
+            settings=settings and settings.model_dump(exclude={"accumulate", "sharded"}),
             common=recipe.model_dump(include={"preset", "seed", "size", "captions"}) | {"sizes": recipe.sizes},
         )
         places[stage] = out.resolve() / f"{stage}-{digest}"
