@@ -456,7 +456,9 @@ def scenes(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw, in Chinese.")],
-    checkpoint: Annotated[Path, typer.Option(help="The folder of a checkpoint, or a hub id.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The folder of a checkpoint, or a hub id; the one that comes along by default.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps; the checkpoint's own number when left out.")
     ] = None,
@@ -465,12 +467,14 @@ def generate(
 ) -> None:
     """Draw a picture.
 
-    Example: juzhou generate "红苹果在猫的左边" --checkpoint scenes/checkpoints/dmd2-…/checkpoint -o apple.png
+    Example: juzhou generate "红苹果在猫的左边" -o a.png
+
+    Example: juzhou generate "一只熊猫" --checkpoint checkpoints/dmd2-…/checkpoint --seed 7
     """
-    from model.pipeline import JuZhouPipeline, quiet
+    from model.pipeline import SHIPPED, JuZhouPipeline, quiet
 
     quiet()
-    pipeline = JuZhouPipeline.from_pretrained(checkpoint)
+    pipeline = JuZhouPipeline.from_pretrained(checkpoint or SHIPPED)
     [picture] = pipeline(prompt, num_inference_steps=steps, seed=seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     picture.save(output)

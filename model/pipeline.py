@@ -22,8 +22,12 @@ from schemas.errors import JuZhouError
 STEPS = 28
 """Steps of a base checkpoint, as in the report."""
 
-GUIDANCE = 4.0
-"""The report does not publish its guidance; SD3's range is 3.5 to 7, and small models want the low end."""
+GUIDANCE = 3.0
+"""The report does not publish its guidance. Of 2, 2.5, 3, 4 and 5 the nano model draws the most prompts right at 3, and
+the difference is within the error; SD3's range is 3.5 to 7."""
+
+SHIPPED = Path(__file__).parent / "checkpoints" / "nano"
+"""The checkpoint that comes with the package: composed scenes of 64 pixels in four steps."""
 
 
 STRICT_LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False, "dtype": torch.float32}
@@ -109,7 +113,7 @@ class JuZhouPipeline(DiffusionPipeline):
         Args:
             negative_prompt: what to keep away from, for all pictures or for each; a distilled checkpoint takes none.
             num_inference_steps: by default 28, or the number that a distilled checkpoint was trained for.
-            guidance_scale: by default 4; a distilled checkpoint needs none.
+            guidance_scale: by default 3; a distilled checkpoint needs none.
             seed: the first picture's; the next ones have seed + 1, seed + 2, …
             height: pixels, a multiple of 32; the checkpoint's own by default, like `width`.
             callback: told after each step how many of how many are done.

@@ -1,1 +1,1 @@
-"""From a release to a checkpoint: loader, autoencoder, alignment, rectified flow, DMD2."""
+"""From a release to a checkpoint: batches, features, autoencoder, alignment, rectified flow, DMD2."""
