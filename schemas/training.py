@@ -63,6 +63,9 @@ class Phase(StageSettings):
 
     size: Annotated[int, Field(gt=0, multiple_of=32)]
     """The pictures' side in pixels."""
+    tune_text: bool = False
+    """Whether the text tower learns along. A small one of ours has seen too little to know which colour goes with which
+    thing; the report's Chinese-CLIP stays frozen."""
     shift: PositiveFloat = 1.0
     drop_captions: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
@@ -79,8 +82,14 @@ class FlowSettings(StageSettings):
     drop_captions: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """The share of samples that see an empty caption, for guidance."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    tune_text: bool = False
+    """As in a phase."""
     phases: tuple[Phase, ...] = ()
-    """What comes before at other sizes, the smallest first; each begins with the averaged weights of the one before."""
+    """What comes before, the smallest size first; each begins with the averaged weights of the one before."""
+
+    def tunes_text(self, count: int) -> bool:
+        """Whether one of the first so many phases does, the last one being this itself."""
+        return any([*(phase.tune_text for phase in self.phases), self.tune_text][:count])
 
 
 class DMD2Settings(StageSettings):

@@ -121,7 +121,9 @@ class DMD2Stage(Stage):
         self.shift = self.recipe.stages.flow.shift
         self.levels = flow.noise_levels(self.settings.sampling_steps, self.shift).to(self.device)
         self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
-        self.texts = Texts(self.release, job.folders)
+        before = self.recipe.stages.flow
+        kept = None if before.tunes_text(len(before.phases) + 1) else job.folders.get("texts")
+        self.texts = Texts(self.release, job.folders["flow"] / "checkpoint", kept)
         self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
         self.pipeline = JuZhouPipeline.from_pretrained(job.folders["flow"] / "checkpoint").to(self.device)
         start = self.pipeline.unet.eval()

@@ -101,13 +101,13 @@ def encoder(autoencoder: Any) -> Encode:
 class Texts:
     """Texts' hidden states and masks, as far as the longest of a batch goes."""
 
-    def __init__(self, release: Release, folders: dict[str, Path]) -> None:
-        """Take the text encoder of `folders`, and where `texts` is among them, what is kept there."""
+    def __init__(self, release: Release, tower: Path, kept: Path | None) -> None:
+        """Take the text encoder and the tokenizer of a folder, and what is kept of their states, if it is."""
         self.release, self.device = release, device.pick()
         self.parts: list[dict[str, Tensor]] = []
-        self.encoder, self.tokenizer = text.load_parts(folders["align"])
-        if "texts" in folders:
-            self.parts = [load_file(folders["texts"] / name) for name, _ in _text_parts(release)]
+        self.encoder, self.tokenizer = text.load_parts(tower)
+        if kept:
+            self.parts = [load_file(kept / name) for name, _ in _text_parts(release)]
         else:
             self.encoder.to(self.device)  # type: ignore[arg-type]
             self.encoder.eval().requires_grad_(False)
@@ -184,7 +184,7 @@ def _latent_files(release: Release, recipe: Training, folders: dict[str, Path]) 
 
 def _text_files(release: Release, folders: dict[str, Path]) -> Iterator[tuple[str, Compute]]:
     """The same for every text of the release; states of padding are not kept."""
-    live = Texts(release, {"align": folders["align"]})
+    live = Texts(release, folders["align"], None)
 
     def texts(numbers: range) -> dict[str, Tensor]:
         seen = [live(*live.load(piece)) for piece in torch.tensor(numbers).split(AT_ONCE)]

@@ -9,11 +9,14 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor, nn
+from transformers import ChineseCLIPTextModel
 
-from model import device, flow, text
+from model import device, flow
 from model.autoencoder import SCALE, JuZhouAutoencoder
 from model.pipeline import STRICT_LOADING, JuZhouPipeline
+from model.text import TextStates
 from model.unet import JuZhouUNet
+from schemas.errors import JuZhouError
 from schemas.training import FlowSettings, Phase
 from training.batches import Batches
 from training.features import Latents, Texts
@@ -39,6 +42,20 @@ class FlowBatch(NamedTuple):
     times: Tensor
 
 
+class Denoiser(nn.Module):
+    """The U-Net, with the text tower where that learns along, and their loss."""
+
+    def __init__(self, unet: JuZhouUNet, encoder: ChineseCLIPTextModel | None) -> None:
+        super().__init__()
+        self.unet, self.encoder = unet, encoder
+
+    def forward(self, latents: Tensor, noise: Tensor, t: Tensor, texts: Tensor, mask: Tensor) -> Tensor:
+        """`flow.loss`; texts are tokens where the tower learns along, hidden states elsewhere."""
+        if self.encoder:
+            texts = self.encoder(input_ids=texts, attention_mask=mask).last_hidden_state
+        return flow.loss(self.unet, latents, noise, t, TextStates(texts.float(), mask))
+
+
 class FlowStage(Stage):
     """Product: `checkpoint`, a JuZhouPipeline with the averaged weights, and `samples-28.png` of the held prompts."""
 
@@ -53,21 +70,22 @@ class FlowStage(Stage):
         self.settings: Phase | FlowSettings = wanted.phases[job.phase - 1] if job.phase else wanted
         self.steps = self.settings.steps
         size = self.settings.size if isinstance(self.settings, Phase) else self.recipe.size
+        phase = job.phase or len(wanted.phases) + 1
+        before = job.folders[PHASE.format(phase - 1)] / "checkpoint" if phase > 1 else None
         self.latents = Latents(self.release, self.recipe, job.folders, size)
-        self.texts = Texts(self.release, job.folders)
+        kept = None if wanted.tunes_text(phase) else job.folders.get("texts")
+        self.texts = Texts(self.release, before or job.folders["align"], kept)
         self.batches = Batches(self.release, self.recipe.seed, size, self.settings.batch)
-        unet = self._start(size // SCALE, job.phase or len(wanted.phases) + 1)
-        unet.to(self.device)  # type: ignore[arg-type]
-        self.average = copy.deepcopy(unet).requires_grad_(False)
-        self.unet = job.wrap(unet)
-        self.optimizer = optimizer(self.unet.parameters())
+        denoiser = Denoiser(self._start(size // SCALE, before), self._learner()).to(self.device)
+        self.average = copy.deepcopy(denoiser).requires_grad_(False)
+        self.denoiser = job.wrap(denoiser)
+        self.optimizer = optimizer(self.denoiser.parameters())
 
-    def _start(self, side: int, phase: int) -> JuZhouUNet:
+    def _start(self, side: int, before: Path | None) -> JuZhouUNet:
         """A fresh U-Net in the first phase; later the average of the phase before, on the grid of positions that the
         first one had (position interpolation, arXiv 2306.15595)."""
-        if phase > 1:
-            before = self.job.folders[PHASE.format(phase - 1)] / "checkpoint" / "unet"
-            unet = JuZhouUNet.from_pretrained(before, **STRICT_LOADING)
+        if before:
+            unet = JuZhouUNet.from_pretrained(before / "unet", **STRICT_LOADING)
             unet.register_to_config(sample_size=side)
             return unet
         return JuZhouUNet.preset(
@@ -78,9 +96,24 @@ class FlowStage(Stage):
             context_size=self.texts.width,
         )
 
+    def _learner(self) -> ChineseCLIPTextModel | None:
+        """The text tower, where it learns along.
+
+        Raises:
+            JuZhouError: it is not one of Chinese-CLIP's kind.
+        """
+        if not self.settings.tune_text:
+            return None
+        encoder = self.texts.encoder
+        if not isinstance(encoder, ChineseCLIPTextModel):
+            raise JuZhouError(f"stages.{self.name}.tune_text: only a text tower of Chinese-CLIP's kind learns along")
+        # A CPU's fused attention has a slow backward pass in bfloat16.
+        encoder.set_attn_implementation("eager")
+        return encoder.train().requires_grad_(True)
+
     def state(self) -> dict[str, Any]:
-        """The U-Net, its average and its optimizer."""
-        return {"unet": bare(self.unet), "average": self.average, "optimizer": self.optimizer}
+        """What is trained, its average and its optimizer."""
+        return {"denoiser": bare(self.denoiser), "average": self.average, "optimizer": self.optimizer}
 
     def load(self, step: int) -> FlowBatch:
         """Latents, texts, noise and logit-normal times."""
@@ -92,26 +125,29 @@ class FlowStage(Stage):
     def step(self, step: int, batch: FlowBatch) -> Metrics:
         """Say the velocity between pictures and noise."""
         losses = []
-        for piece in self.pieces(batch, self.unet):
-            latents, texts = self.latents(piece.latents), self.texts(piece.texts, piece.mask)
-            noise, times = piece.noise.to(self.device), piece.times.to(self.device)
+        for piece in self.pieces(batch, self.denoiser):
+            latents, mask = self.latents(piece.latents), piece.mask.to(self.device)
+            texts = piece.texts.to(self.device)
+            if not self.settings.tune_text:
+                texts = self.texts(texts, mask).hidden
             with device.autocast(self.device):
-                loss = flow.loss(self.unet, latents, noise, times, texts)
+                loss = self.denoiser(latents, piece.noise.to(self.device), piece.times.to(self.device), texts, mask)
             (loss / self.settings.accumulate).backward()
             losses.append({"loss": loss.item()})
         norm = descend(self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
-        follow(self.average, bare(self.unet), step, self.settings.ema)
+        follow(self.average, bare(self.denoiser), step, self.settings.ema)
         return mean(losses) | {"grad_norm": norm}
 
     def pipeline(self) -> JuZhouPipeline:
         """The averaged weights with all that they need."""
         folders = self.job.folders
         return JuZhouPipeline(
-            self.average,
+            self.average.unet,
             JuZhouAutoencoder.from_pretrained(
                 folders.get("decoder", folders["autoencoder"]) / "autoencoder", **STRICT_LOADING
             ),
-            *text.load_parts(folders["align"]),
+            self.average.encoder or self.texts.encoder,
+            self.texts.tokenizer,
             FlowMatchEulerDiscreteScheduler(shift=self.settings.shift),
         ).to(self.device)
 

@@ -36,7 +36,7 @@ def test_latents_kept_or_anew(release: Path, trained: dict[str, Path]) -> None:
 def test_texts_kept_or_anew(release: Path, trained: dict[str, Path]) -> None:
     opened = Release(release)
     numbers = torch.tensor([0, 3, 1, len(opened.texts) - 1])
-    kept, anew = Texts(opened, trained), Texts(opened, without(trained, "texts"))
+    kept, anew = (Texts(opened, trained["align"], states) for states in (trained["texts"], None))
     one, other = (texts(*texts.load(numbers)) for texts in (kept, anew))
     assert (
         torch.equal(one.mask, other.mask)

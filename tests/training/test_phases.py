@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from model.pipeline import JuZhouPipeline
 from model.unet import rotary_angles
@@ -11,6 +12,7 @@ from schemas.training import FlowSettings, Phase
 from tests.training.conftest import RECIPE
 from training.align import AlignStage
 from training.autoencoder import AutoencoderStage
+from training.dmd2 import DMD2Stage
 from training.flow import FlowStage
 from training.stage import Job, run
 from training.trainer import folders
@@ -72,3 +74,23 @@ def test_each_phase_is_a_stage_with_a_folder_of_its_own(release: Path, tmp_path:
     changed = GROWING.model_copy(update={"stages": GROWING.stages.model_copy(update={"flow": flow})})
     before, after = folders(release, tmp_path, GROWING), folders(release, tmp_path, changed)
     assert [name for name in before if before[name] != after[name]] == ["flow2", "flow", "dmd2"]
+
+
+def test_a_text_tower_that_learns_along_goes_into_the_checkpoint(
+    release: Path, trained: dict[str, Path], tmp_path: Path
+) -> None:
+    tuned = FlowSettings(
+        steps=4, batch=4, tune_text=True, phases=(Phase(size=32, steps=4, batch=4, learning_rate=1e-3),)
+    )
+    recipe = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update={"flow": tuned})})
+    places = {**trained, "flow1": tmp_path / "flow1", "flow": tmp_path / "flow", "dmd2": tmp_path / "dmd2"}
+    for name, kind, phase in (("flow1", FlowStage, 1), ("flow", FlowStage, 0), ("dmd2", DMD2Stage, 0)):
+        places[name].mkdir()
+        run(kind(Job(release, recipe, places, phase=phase)), places[name])
+    paths = [trained["align"], *(places[name] / "checkpoint" for name in ("flow1", "flow", "dmd2"))]
+    align, first, last, distilled = (load_file(path / "text_encoder" / "model.safetensors") for path in paths)
+    assert all(torch.equal(align[name], first[name]) and torch.equal(last[name], distilled[name]) for name in align)
+    moved = [name for name in align if not torch.equal(align[name], last[name])]
+    assert any("layer.0" in name for name in moved) and any("word_embeddings" in name for name in moved)
+    stage = DMD2Stage(Job(release, recipe, places))
+    assert not stage.texts.parts, "states that the tower had before are not taken"

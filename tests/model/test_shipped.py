@@ -1,0 +1,37 @@
+"""The checkpoint that comes along draws what it is asked for, in four steps, from the shell, in seconds."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from model.pipeline import SHIPPED, JuZhouPipeline
+from training.evaluation.scenes import evaluate
+
+JUZHOU = [sys.executable, "-c", "from juzhou.cli import main; main()"]
+
+
+def test_it_is_small_and_says_what_it_is() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 20_000_000
+    assert {"README.md", "recipe.yaml", "scores.json", "log.jsonl"} <= {path.name for path in SHIPPED.iterdir()}
+    assert JuZhouPipeline.from_pretrained(SHIPPED).config["distilled_steps"] == 4
+
+
+def test_it_reaches_its_scores() -> None:
+    stated = json.loads((SHIPPED / "scores.json").read_text())["overall_4"]
+    scores, _ = evaluate(None, JuZhouPipeline.from_pretrained(SHIPPED), quick=True, say=lambda line: None)
+    assert scores["4"].overall == pytest.approx(stated, abs=4 * scores["4"].error)
+
+
+def test_generate_needs_no_more_than_a_prompt(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [*JUZHOU, "generate", "红苹果在猫的左边", "-o", tmp_path / "a.png"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "a.png").size == (64, 64)
+    assert time.monotonic() - started < 60, "under ten seconds on a machine of its own"
