@@ -1,4 +1,4 @@
-"""The checkpoint that comes along draws what it is asked for, in four steps, from the shell, in seconds."""
+"""The checkpoint that comes along draws what it is asked for, from the shell, in seconds."""
 
 import json
 import subprocess
@@ -18,13 +18,12 @@ JUZHOU = [sys.executable, "-c", "from juzhou.cli import main; main()"]
 def test_it_is_small_and_says_what_it_is() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 20_000_000
     assert {"README.md", "recipe.yaml", "scores.json", "log.jsonl"} <= {path.name for path in SHIPPED.iterdir()}
-    assert JuZhouPipeline.from_pretrained(SHIPPED).config["distilled_steps"] == 4
 
 
 def test_it_reaches_its_scores() -> None:
-    stated = json.loads((SHIPPED / "scores.json").read_text())["overall_4"]
-    scores, _ = evaluate(None, JuZhouPipeline.from_pretrained(SHIPPED), quick=True, say=lambda line: None)
-    assert scores["4"].overall == pytest.approx(stated, abs=4 * scores["4"].error)
+    stated = json.loads((SHIPPED / "scores.json").read_text())["overall_28"]
+    scores, _ = evaluate(JuZhouPipeline.from_pretrained(SHIPPED), None, quick=True, say=lambda line: None)
+    assert scores["28"].overall == pytest.approx(stated, abs=3 * scores["28"].error)
 
 
 def test_generate_needs_no_more_than_a_prompt(tmp_path: Path) -> None:
