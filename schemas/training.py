@@ -55,7 +55,18 @@ class AlignSettings(StageSettings):
     batch: PositiveInt = 64
     learning_rate: PositiveFloat = 1e-3
     text_encoder: str | None = None
-    """A folder or hub id of a Chinese-CLIP text tower; with one, nothing is trained here and it stays frozen."""
+    """A folder or hub id of a Chinese-CLIP text tower to take instead of a fresh one; it stays frozen, unless …"""
+    adapt: bool = False
+    """… it is to be trained further."""
+    teacher: str | None = None
+    """A folder or hub id of an English CLIP text tower with its projection: ours also learns to say of a Chinese text
+    what the teacher says of the English original, where the release has such texts."""
+
+    @model_validator(mode="after")
+    def _has_a_learner(self) -> Self:
+        if self.text_encoder and not self.adapt and self.teacher:
+            raise ValueError("a frozen text_encoder learns nothing from a teacher; set `adapt` too")
+        return self
 
 
 class Phase(StageSettings):

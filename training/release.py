@@ -24,6 +24,8 @@ COLUMNS = ["sample_id", "image_id", "split", "release", "shard", "offset", "leng
 KINDS: tuple[CaptionKind, ...] = ("simplified", "poem")
 """The kinds of text beside a picture, in the order of `Release.samples`."""
 
+HANZI = r"\p{Han}"
+
 SIDE_STEP = 32
 """Sides of pictures are multiples of it: eight for the autoencoder, four for the U-Net."""
 WIDEST = 2.0
@@ -128,6 +130,18 @@ class Release:
     def captions(self, samples: Numbers) -> list[str]:
         """The captions of rows of `samples` or `held`."""
         return self.texts.take(pa.array(samples[:, 1 + KINDS.index("simplified")])).to_pylist()
+
+    def parallel(self) -> tuple[list[str], list[str]]:
+        """Captions of training samples whose originals have no hanzi, each once and in order; and those originals."""
+        columns = ["split", "caption", "original_caption"]
+        try:
+            rows = pq.read_table(self.folder / "samples.parquet", columns=columns)
+        except (OSError, ValueError, KeyError) as error:
+            raise JuZhouError(f"{self.folder}: no original captions to read there ({error})") from error
+        foreign = pc.invert(pc.match_substring_regex(pc.fill_null(rows["original_caption"], "是"), HANZI))
+        rows = rows.filter(pc.and_(foreign, pc.equal(rows["split"], "train")))
+        rows = rows.group_by("caption").aggregate([("original_caption", "min")]).sort_by("caption")
+        return rows["caption"].to_pylist(), rows["original_caption_min"].to_pylist()
 
     def picture(self, number: int, shape: Shape) -> Tensor:
         """A picture, decoded: uint8 (3, *shape).
