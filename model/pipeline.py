@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from diffusers.configuration_utils import ConfigMixin, FrozenDict
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
@@ -87,6 +88,13 @@ class JuZhouPipeline(DiffusionPipeline):
             if isinstance(part, nn.Module):
                 _align(part)
         return pipeline
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As diffusers does, but without the paths that the parts were loaded from: they name the machine."""
+        for part in (self, *self.components.values()):
+            if isinstance(part, ConfigMixin):
+                part._internal_dict = FrozenDict({k: v for k, v in part.config.items() if k != "_name_or_path"})  # type: ignore[has-type]
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @property
     def default_size(self) -> int:

@@ -20,6 +20,12 @@ def test_it_is_small_and_says_what_it_is() -> None:
     assert {"README.md", "recipe.yaml", "scores.json", "log.jsonl"} <= {path.name for path in SHIPPED.iterdir()}
 
 
+def test_neither_it_nor_what_is_saved_from_it_says_where_it_was(tmp_path: Path) -> None:
+    JuZhouPipeline.from_pretrained(SHIPPED).save_pretrained(tmp_path)
+    for folder in (SHIPPED, tmp_path):
+        assert not [path for path in folder.rglob("*.json") if "_name_or_path" in path.read_text(encoding="utf-8")]
+
+
 def test_it_reaches_its_scores() -> None:
     stated = json.loads((SHIPPED / "scores.json").read_text())["overall_28"]
     scores, _ = evaluate(JuZhouPipeline.from_pretrained(SHIPPED), None, quick=True, say=lambda line: None)
