@@ -77,7 +77,7 @@ def main() -> None:
             "ours, 2 threads": lambda: ours(opened, 2),
         }
         rates = {name: rate(way) for name, way in ways.items()}
-        steps = flow_steps(release, Path(folder))
+        steps = flow_steps(opened, Path(folder))
     print(f"\n{'samples a second':24} {'':>9} {'of webdataset':>14}")
     for name, found in rates.items():
         print(f"{name:24} {found:9,.0f} {found / rates['webdataset']:13.2f}×")
@@ -196,7 +196,7 @@ def ours(release: Release, threads: int) -> Iterator[int]:
             yield waiting.popleft().result()
 
 
-def flow_steps(release: Path, folder: Path) -> dict[str, tuple[float, float]]:
+def flow_steps(release: Release, folder: Path) -> dict[str, tuple[float, float]]:
     """Milliseconds of a step of the flow, and of loading for it, with features kept and anew."""
     recipe = Training(size=64, stages=Stages(flow=FlowSettings(batch=BATCH)))
     torch.manual_seed(0)
@@ -207,7 +207,7 @@ def flow_steps(release: Path, folder: Path) -> dict[str, tuple[float, float]]:
     tokenizer.save_pretrained(places["align"] / "tokenizer")
     for name in ("latents", "texts"):
         places[name].mkdir()
-        keep(name, Release(release), recipe, places, places[name], slice(0, None))
+        keep(name, release, recipe, places, places[name], slice(0, None))
     anew = {name: places[name] for name in ("autoencoder", "align")}
     stages = {
         name: FlowStage(Job(release, recipe, given))

@@ -116,6 +116,19 @@ def load_parts(folder: Path) -> tuple[Encoder, Tokenizer]:
     return ChineseCLIPTextModel.from_pretrained(encoder), BertTokenizer.from_pretrained(tokenizer)
 
 
+def learner(encoder: Encoder) -> ChineseCLIPTextModel:
+    """A text encoder whose weights can be trained.
+
+    Raises:
+        JuZhouError: it is not one of Chinese-CLIP's kind.
+    """
+    if not isinstance(encoder, ChineseCLIPTextModel):
+        raise JuZhouError("only a text tower of Chinese-CLIP's kind can be trained; take it as it is")
+    # A CPU's fused attention has a slow backward pass in bfloat16.
+    encoder.set_attn_implementation("eager")
+    return encoder.requires_grad_(True)
+
+
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token numbers and mask of some texts, cut or padded to the tokenizer's length: (batch, tokens) each."""
     length = min(tokenizer.model_max_length, ENGLISH_TOKENS if isinstance(tokenizer, CLIPTokenizer) else TOKENS)

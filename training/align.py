@@ -172,8 +172,7 @@ class AlignStage(Stage):
         self.steps = self.settings.steps if not source or self.settings.adapt else 0
         if not self.steps:
             return
-        if not isinstance(self.encoder, ChineseCLIPTextModel):
-            raise JuZhouError("stages.align.adapt: only a text tower of Chinese-CLIP's kind can be trained further")
+        learner = text.learner(self.encoder)
         self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
         self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
         self.teacher, width = None, 0
@@ -184,10 +183,8 @@ class AlignStage(Stage):
             self.chinese, self.originals = self.release.parallel()
             if not self.chinese:
                 raise JuZhouError(f"stages.align.teacher: {self.release.name} has no captions that were translated")
-        # A CPU's fused attention has a slow backward pass in bfloat16.
-        self.encoder.set_attn_implementation("eager")
         side = self.recipe.size // SCALE
-        self.towers = job.wrap(Towers(self.encoder, self.latents.channels, side, width))
+        self.towers = job.wrap(Towers(learner, self.latents.channels, side, width))
         self.optimizer = optimizer(self.towers.parameters())
 
     def state(self) -> dict[str, Any]:
@@ -214,7 +211,7 @@ class AlignStage(Stage):
 
     def step(self, step: int, batch: AlignBatch) -> Metrics:
         """Tell a batch's pictures and texts apart."""
-        told = [self._learn(piece) for piece in self.pieces(batch, self.towers)]
+        told = [self._learn(piece) for piece in self.in_turn(self.pieces(batch), self.towers)]
         norm = descend(self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
         return mean(told) | {"grad_norm": norm}
 
@@ -242,13 +239,11 @@ class AlignStage(Stage):
             apart = 1 - F.cosine_similarity(seen.translated, said.float()).mean()
             told["teacher"] = apart.item()
             loss = loss + apart
-        (loss / self.settings.accumulate).backward()
+        self.backward(loss)
         return {"loss": loss.item()} | told
 
     def finish(self, folder: Path) -> Metrics:
         """Keep the text tower."""
-        if isinstance(self.encoder, ChineseCLIPTextModel):
-            self.encoder.set_attn_implementation("sdpa")
         self.encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         return {}

@@ -93,13 +93,13 @@ class AutoencoderStage(Stage):
     def step(self, step: int, batch: AutoencoderBatch) -> Metrics:
         """Reconstruct a batch through noisy latents."""
         told = []
-        for piece in self.pieces(batch, self.model):
+        for piece in self.in_turn(self.pieces(batch), self.model):
             pictures = pixels(piece.pictures, self.device)
             with device.autocast(self.device):
                 decoded, latents = self.model(pictures, DEVIATION * piece.noise.to(self.device))
             reconstruction, kl = reconstruction_loss(decoded.float(), pictures), kl_loss(latents.float())
             loss = reconstruction + KL_WEIGHT * kl
-            (loss / self.settings.accumulate).backward()
+            self.backward(loss)
             told.append(
                 {
                     "loss": loss.item(),

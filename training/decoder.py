@@ -49,10 +49,8 @@ class DecoderStage(Stage):
         self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, settings.batch)
         self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
         self.autoencoder = self.latents.autoencoder
-        square = (self.recipe.size, self.recipe.size)
-        self.held = self.release.read(range(HELD), square)
-        shown = Latents(self.release, self.recipe, {"autoencoder": job.folders["autoencoder"]}, self.recipe.size)
-        self.held_latents = self._raw(shown(self.held))
+        self.held = self.release.read(range(HELD), (self.recipe.size, self.recipe.size))
+        self.held_latents = self.latents.encode(pixels(self.held, self.device)).float()
         self.before = self._shown(self.autoencoder.decoder.to(self.device))
         self.decoder = job.wrap(self.autoencoder.decoder)
         self.critic = job.wrap(PatchCritic())
@@ -83,9 +81,10 @@ class DecoderStage(Stage):
     def step(self, step: int, batch: DecoderBatch) -> Metrics:
         """Decode a batch; then let the critic see what came out."""
         rate = learning_rate(step, self.steps, self.settings.learning_rate)
+        pieces = self.pieces(batch)
         told, shown = [], []
         critic: PatchCritic = bare(self.critic).requires_grad_(False)
-        for piece in self.pieces(batch, self.decoder):
+        for piece in self.in_turn(pieces, self.decoder):
             pictures = pixels(piece.pictures, self.device)
             tolerated = self._raw(self.latents(piece.latents) + DEVIATION * piece.noise.to(self.device))
             with device.autocast(self.device):
@@ -101,7 +100,7 @@ class DecoderStage(Stage):
                 balanced = balance(loss, adversarial, bare(self.decoder).conv_out.weight)
                 weight = balanced * self.settings.critic_weight
                 loss = loss + weight * adversarial
-            (loss / self.settings.accumulate).backward()
+            self.backward(loss)
             shown.append(decoded.detach())
             told.append(
                 {
@@ -114,11 +113,11 @@ class DecoderStage(Stage):
         norm = descend(self.optimizer, rate)
         critic.requires_grad_(True)
         losses = []
-        for decoded, piece in zip(shown, self.pieces(batch, self.critic), strict=True):
+        for decoded, piece in self.in_turn(list(zip(shown, pieces, strict=True)), self.critic):
             with device.autocast(self.device):
                 both, _ = self.critic(torch.cat([pixels(piece.pictures, self.device), decoded]))
             hinge = hinge_loss(*both.float().chunk(2))
-            (hinge / self.settings.accumulate).backward()
+            self.backward(hinge)
             losses.append({"critic": hinge.item()})
         descend(self.critic_optimizer, rate)
         return mean(told) | mean(losses) | {"grad_norm": norm}

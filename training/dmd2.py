@@ -163,11 +163,11 @@ class DMD2Stage(Stage):
         rate = learning_rate(step, self.steps, self.settings.learning_rate)
         depth = int(torch.randint(self.settings.sampling_steps, (), generator=self.draws("depth", step)))
         learns = step % self.settings.student_every == 0
-        given, samples = [self._given(piece) for piece in self.pieces(batch, self.student)], []
+        given, samples = [self._given(piece) for piece in self.pieces(batch)], []
         metrics: Metrics = {}
         if learns:
             told = []
-            for piece, _ in zip(given, self.pieces(batch, self.student), strict=True):
+            for piece in self.in_turn(given, self.student):
                 with device.autocast(self.device):
                     x = self._generate(piece, depth)
                 told.append(self._teach_student(x, piece))
@@ -181,10 +181,8 @@ class DMD2Stage(Stage):
         else:
             with torch.no_grad(), device.autocast(self.device):
                 samples = [self._generate(piece, depth) for piece in given]
-        told = [
-            self._teach_critic(x, piece)
-            for x, piece, _ in zip(samples, given, self.pieces(batch, self.critic), strict=True)
-        ]
+        drawn_and_given = list(zip(samples, given, strict=True))
+        told = [self._teach_critic(x, piece) for x, piece in self.in_turn(drawn_and_given, self.critic)]
         norm = descend(self.critic_optimizer, self.settings.critic_rate * rate, CLIP)
         return metrics | mean(told) | {"grad_norm": norm} | self.drift.measures()
 
@@ -217,7 +215,7 @@ class DMD2Stage(Stage):
             fake, logits = critic(z, t, text)
         matching = distribution_matching_loss(x, flow.clean(z.detach(), t, speed), fake.detach())
         gan = generator_gan_loss(logits)
-        ((matching + self.settings.gan_weight * gan) / self.settings.accumulate).backward()
+        self.backward(matching + self.settings.gan_weight * gan)
         critic.requires_grad_(True)
         return {"student_matching": matching.item(), "student_gan": gan.item()}
 
@@ -231,7 +229,7 @@ class DMD2Stage(Stage):
         score = F.mse_loss(predicted[: len(x)], x)
         fake_logits, real_logits = logits.chunk(2)
         gan = critic_gan_loss(real_logits, fake_logits)
-        ((score + self.settings.gan_weight * gan) / self.settings.accumulate).backward()
+        self.backward(score + self.settings.gan_weight * gan)
         return {"loss": score.item(), "critic_gan": gan.item()}
 
     def samples(self) -> Image.Image:

@@ -6,7 +6,7 @@ The kept ones are in half precision, and so are those made anew, so that a train
 import json
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ PART = 4096
 AT_ONCE = 64
 """Of them, how many a network sees at a time."""
 
-Encode = Callable[[Tensor], Tensor]
 Compute = Callable[[], dict[str, Tensor]]
 
 
@@ -62,13 +61,11 @@ class Latents:
         self.device = device.pick()
         self.autoencoder = JuZhouAutoencoder.from_pretrained(folders["autoencoder"] / "autoencoder", **STRICT_LOADING)
         self.channels: int = self.autoencoder.config["latent_channels"]
+        self.teacher = recipe.stages.autoencoder.teacher
         self.parts: dict[str, Tensor] = {}
         if "latents" in folders:
             kept = folders["latents"] / str(size)
             self.parts = {name: load_file(kept / name)["latents"] for name, _, _ in _latent_parts(release, size)}
-        else:
-            teacher = recipe.stages.autoencoder.teacher
-            self.encode = encoder(load_teacher(teacher) if teacher else self.autoencoder)
 
     def load(self, images: Tensor, shape: Shape) -> Tensor:
         """What is read for pictures of one shape, in any thread: kept latents, or pixels of bytes."""
@@ -85,17 +82,17 @@ class Latents:
         settings = self.autoencoder.config
         return (loaded.to(self.device).float() - settings["shift_factor"]) * settings["scaling_factor"]
 
-
-def encoder(autoencoder: Any) -> Encode:
-    """How a frozen autoencoder, ours or a teacher, makes raw latents of pictures in −1 … 1, on the picked device."""
-    autoencoder.to(device.pick()).eval()
-
     @torch.no_grad()
-    def encode(pictures: Tensor) -> Tensor:
-        seen = autoencoder.encode(pictures)
-        return (seen.latent_dist.mean if isinstance(autoencoder, AutoencoderKL) else seen.latent).half()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Raw latents, in half precision, of pictures in −1 … 1 on the device."""
+        seen = self._encoder.encode(pictures)
+        return (seen.latent_dist.mean if self.teacher else seen.latent).half()
 
-    return encode
+    @cached_property
+    def _encoder(self) -> Any:
+        """The teacher, or our own autoencoder; only what is not kept needs it."""
+        autoencoder = load_teacher(self.teacher) if self.teacher else self.autoencoder
+        return autoencoder.to(self.device).eval()
 
 
 class Texts:

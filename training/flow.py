@@ -11,12 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import ChineseCLIPTextModel
 
-from model import device, flow
+from model import device, flow, text
 from model.autoencoder import SCALE, JuZhouAutoencoder
 from model.pipeline import STRICT_LOADING, JuZhouPipeline
 from model.text import TextStates
 from model.unet import JuZhouUNet
-from schemas.errors import JuZhouError
 from schemas.training import FlowSettings, Phase
 from training.batches import Batches
 from training.features import Latents, Texts
@@ -97,19 +96,8 @@ class FlowStage(Stage):
         )
 
     def _learner(self) -> ChineseCLIPTextModel | None:
-        """The text tower, where it learns along.
-
-        Raises:
-            JuZhouError: it is not one of Chinese-CLIP's kind.
-        """
-        if not self.settings.tune_text:
-            return None
-        encoder = self.texts.encoder
-        if not isinstance(encoder, ChineseCLIPTextModel):
-            raise JuZhouError(f"stages.{self.name}.tune_text: only a text tower of Chinese-CLIP's kind learns along")
-        # A CPU's fused attention has a slow backward pass in bfloat16.
-        encoder.set_attn_implementation("eager")
-        return encoder.train().requires_grad_(True)
+        """The text tower, where it learns along."""
+        return text.learner(self.texts.encoder).train() if self.settings.tune_text else None
 
     def state(self) -> dict[str, Any]:
         """What is trained, its average and its optimizer."""
@@ -125,14 +113,14 @@ class FlowStage(Stage):
     def step(self, step: int, batch: FlowBatch) -> Metrics:
         """Say the velocity between pictures and noise."""
         losses = []
-        for piece in self.pieces(batch, self.denoiser):
+        for piece in self.in_turn(self.pieces(batch), self.denoiser):
             latents, mask = self.latents(piece.latents), piece.mask.to(self.device)
             texts = piece.texts.to(self.device)
             if not self.settings.tune_text:
                 texts = self.texts(texts, mask).hidden
             with device.autocast(self.device):
                 loss = self.denoiser(latents, piece.noise.to(self.device), piece.times.to(self.device), texts, mask)
-            (loss / self.settings.accumulate).backward()
+            self.backward(loss)
             losses.append({"loss": loss.item()})
         norm = descend(self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
         follow(self.average, bare(self.denoiser), step, self.settings.ema)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,13 +31,14 @@ WARM_UP = 0.05
 """The share of a stage's steps in which the learning rate rises."""
 
 Metrics = dict[str, float]
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
 class Job:
     """What a stage is given: the release, the recipe, the folders of the stages, and its place among the workers."""
 
-    release: Path
+    release: Release
     recipe: Training
     folders: dict[str, Path] = field(default_factory=dict)
     """Where each stage's product is or will be, by the stage's name."""
@@ -63,9 +64,9 @@ class Job:
             return nullcontext()
         return nullcontext() if now or self.world == 1 else module.no_sync()  # type: ignore[operator]
 
-    def slice(self, batch: Tensor, dim: int = 0) -> Tensor:
+    def slice(self, batch: Tensor) -> Tensor:
         """This worker's share of a global batch."""
-        return batch.chunk(self.world, dim)[self.rank]
+        return batch.chunk(self.world)[self.rank]
 
 
 class Stage(ABC):
@@ -77,10 +78,10 @@ class Stage(ABC):
     """How many steps the stage has."""
 
     def __init__(self, job: Job) -> None:
-        """Open the release and fix the initial weights' seed."""
+        """Fix the initial weights' seed."""
         self.job = job
         self.recipe = job.recipe
-        self.release = Release(job.release)
+        self.release = job.release
         self.device = device.pick()
         torch.manual_seed(self.draws("initial weights").initial_seed())
 
@@ -126,13 +127,20 @@ class Stage(ABC):
         images, texts, shape = batches.batch(step, self.recipe.captions, drop)
         return Batch(self.job.slice(images), self.job.slice(texts), shape)
 
-    def pieces(self, batch: Any, module: nn.Module) -> Iterator[Any]:
-        """What was loaded, in as many pieces as gradients are accumulated over; they are averaged over the workers in
-        the last one."""
-        count = self.settings.accumulate
-        for number, piece in enumerate(zip(*(part.chunk(count) for part in batch), strict=True), start=1):
-            with self.job.averaging(module, number == count):
-                yield type(batch)(*piece)
+    def pieces(self, batch: Any) -> list[Any]:
+        """What was loaded, in as many pieces as gradients are accumulated over."""
+        parts = [part.chunk(self.settings.accumulate) for part in batch]
+        return [type(batch)(*piece) for piece in zip(*parts, strict=True)]
+
+    def in_turn(self, pieces: Sequence[Piece], module: nn.Module) -> Iterator[Piece]:
+        """One piece after another; a module's gradients are averaged over the workers in the last one."""
+        for number, piece in enumerate(pieces, start=1):
+            with self.job.averaging(module, number == len(pieces)):
+                yield piece
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a piece's loss to those of the batch's, which is the mean of its pieces'."""
+        (loss / self.settings.accumulate).backward()
 
 
 def run(stage: Stage, folder: Path) -> None:

@@ -40,14 +40,15 @@ def work(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
     kinds = {kind.name: kind for kind in (AutoencoderStage, DecoderStage, AlignStage, FlowStage, DMD2Stage)}
+    release = Release(Path(config["release"]))
     for name in config["pending"]:
         folder = folders[name]
         if name in FEATURES:
-            keep(name, Release(Path(config["release"])), recipe, folders, part(folder), slice(rank, None, world))
+            keep(name, release, recipe, folders, part(folder), slice(rank, None, world))
         else:
             kind = name.rstrip("0123456789") if name not in kinds else name
             phase = int(name.removeprefix(kind) or 0)
-            run(kinds[kind](Job(Path(config["release"]), recipe, folders, rank, world, phase)), part(folder))
+            run(kinds[kind](Job(release, recipe, folders, rank, world, phase)), part(folder))
         if world > 1:
             dist.barrier()
         if rank == 0:

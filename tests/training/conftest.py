@@ -125,7 +125,7 @@ def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     for name in ("autoencoder", "latents", "align", "texts", "flow", "dmd2"):
         folder = tmp_path_factory.mktemp(name)
         if name in STAGES:
-            run(STAGES[name](Job(release, RECIPE, dict(finished))), folder)
+            run(STAGES[name](Job(Release(release), RECIPE, dict(finished))), folder)
         else:
             keep(name, Release(release), RECIPE, finished, folder, slice(0, None))
         finished[name] = folder

@@ -76,7 +76,7 @@ def test_pairs_are_those_whose_originals_have_no_hanzi(translated: Path) -> None
 def test_what_the_teacher_says_is_learnt(
     translated: Path, teacher: Path, trained: dict[str, Path], tmp_path: Path, accumulate: int
 ) -> None:
-    run(AlignStage(Job(translated, recipe(teacher=str(teacher), accumulate=accumulate), trained)), tmp_path)
+    run(AlignStage(Job(Release(translated), recipe(teacher=str(teacher), accumulate=accumulate), trained)), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     apart = [row["teacher"] for row in rows if "teacher" in row]
     assert len(apart) == 25 and apart[-1] < 0.5 * apart[0]
@@ -86,7 +86,7 @@ def test_a_tower_from_elsewhere_is_trained_further(release: Path, trained: dict[
     tower = tmp_path / "tower"
     for part in ("text_encoder", "tokenizer"):
         shutil.copytree(trained["align"] / part, tower, dirs_exist_ok=True)
-    run(AlignStage(Job(release, recipe(text_encoder=str(tower), adapt=True, steps=3), trained)), tmp_path)
+    run(AlignStage(Job(Release(release), recipe(text_encoder=str(tower), adapt=True, steps=3), trained)), tmp_path)
     before, after = (load_file(folder / "model.safetensors") for folder in (tower, tmp_path / "text_encoder"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
@@ -97,13 +97,13 @@ def test_what_cannot_be_learnt_is_said_in_one_line(
     with pytest.raises(ValueError, match="set `adapt` too"):
         recipe(teacher=str(teacher), text_encoder="somewhere")
     with pytest.raises(JuZhouError, match="no original captions"):
-        AlignStage(Job(release, recipe(teacher=str(teacher)), trained))
+        AlignStage(Job(Release(release), recipe(teacher=str(teacher)), trained))
     with pytest.raises(JuZhouError, match="no English CLIP text tower"):
-        AlignStage(Job(translated, recipe(teacher=str(tmp_path / "none")), trained))
+        AlignStage(Job(Release(translated), recipe(teacher=str(tmp_path / "none")), trained))
     alike = tmp_path / "alike"
     shutil.copytree(release, alike)
     table = pq.read_table(alike / "samples.parquet")
     pq.write_table(table.append_column("original_caption", table["caption"]), alike / "samples.parquet")
     write_manifest(alike, table.to_pylist())
     with pytest.raises(JuZhouError, match="no captions that were translated"):
-        AlignStage(Job(alike, recipe(teacher=str(teacher)), trained))
+        AlignStage(Job(Release(alike), recipe(teacher=str(teacher)), trained))

@@ -43,7 +43,7 @@ def test_a_batch_is_a_pure_function_and_ranks_share_it(release: Path) -> None:
     other = Batches(Release(release), 4, 32, 8).batch(5, CAPTIONS, drop=0.5)
     assert not torch.equal(first.images, other.images)
     for world in (1, 2, 4):
-        jobs = [Job(release, Training(), rank=rank, world=world) for rank in range(world)]
+        jobs = [Job(Release(release), Training(), rank=rank, world=world) for rank in range(world)]
         assert torch.equal(torch.cat([job.slice(first.images) for job in jobs]), first.images)
 
 

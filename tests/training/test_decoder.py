@@ -20,6 +20,7 @@ from training.autoencoder import AutoencoderStage
 from training.critic import PatchCritic, Perceptual, balance, feature_matching, hinge_loss
 from training.decoder import DecoderStage
 from training.flow import FlowStage
+from training.release import Release
 from training.stage import Job, run
 from training.trainer import folders
 
@@ -52,7 +53,7 @@ def test_a_decoder_gets_better_and_enters_the_checkpoint(
 ) -> None:
     places = {name: trained[name] for name in ("autoencoder", "align")} | {"decoder": tmp_path / "decoder"}
     (tmp_path / "decoder").mkdir()
-    run(DecoderStage(Job(release, recipe(), places)), tmp_path / "decoder")
+    run(DecoderStage(Job(Release(release), recipe(), places)), tmp_path / "decoder")
     told = rows(tmp_path / "decoder")
     assert told[-1]["held_psnr"] > told[-1]["held_psnr_before"]
     assert all(row["critic_weight"] == 0 for row in told[:12]) and all(row["critic_weight"] > 0 for row in told[12:-1])
@@ -64,7 +65,7 @@ def test_a_decoder_gets_better_and_enters_the_checkpoint(
     for one, other in zip(before.encoder.parameters(), after.encoder.parameters(), strict=True):
         assert torch.equal(one, other)
     (tmp_path / "flow").mkdir()
-    run(FlowStage(Job(release, recipe(), places)), tmp_path / "flow")
+    run(FlowStage(Job(Release(release), recipe(), places)), tmp_path / "flow")
     drawn_by = JuZhouPipeline.from_pretrained(tmp_path / "flow" / "checkpoint").autoencoder
     assert torch.equal(drawn_by.decoder.conv_out.weight, after.decoder.conv_out.weight)
 
@@ -85,7 +86,7 @@ def test_a_teachers_latents_are_decoded_by_the_light_decoder(release: Path, tmp_
     places = {name: tmp_path / name for name in ("autoencoder", "decoder", "align", "flow")}
     for stage in (AutoencoderStage, DecoderStage, AlignStage, FlowStage):
         places[stage.name].mkdir()
-        run(stage(Job(release, recipe(autoencoder=settings), places)), places[stage.name])
+        run(stage(Job(Release(release), recipe(autoencoder=settings), places)), places[stage.name])
     pipeline = JuZhouPipeline.from_pretrained(places["flow"] / "checkpoint")
     assert pipeline.autoencoder.config["scaling_factor"] == 1.5305
     assert pipeline("红色的圆", num_inference_steps=1)[0].size == (32, 32)

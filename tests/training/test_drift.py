@@ -11,6 +11,7 @@ from schemas.training import DMD2Settings
 from tests.training.test_stages import RECIPE
 from training.dmd2 import DMD2Stage
 from training.drift import Drift
+from training.release import Release
 from training.stage import Job
 
 
@@ -62,7 +63,7 @@ def test_a_student_beyond_the_tolerance_is_not_kept(
 ) -> None:
     settings = DMD2Settings(steps=6, batch=2, student_every=1, learning_rate=1e-3)
     recipe = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update={"dmd2": settings})})
-    stage = DMD2Stage(Job(release, recipe, trained))
+    stage = DMD2Stage(Job(Release(release), recipe, trained))
     start = {name: value.clone() for name, value in stage.kept.state_dict().items()}
     monkeypatch.setattr(Drift, "within", lambda self, tolerance: False)
     stage.step(0, stage.load(0))

@@ -49,7 +49,8 @@ def test_texts_kept_or_anew(release: Path, trained: dict[str, Path]) -> None:
 
 
 def test_a_stage_learns_the_same_either_way(release: Path, trained: dict[str, Path]) -> None:
-    stages = [FlowStage(Job(release, RECIPE, folders)) for folders in (trained, without(trained, "latents", "texts"))]
+    opened, both = Release(release), (trained, without(trained, "latents", "texts"))
+    stages = [FlowStage(Job(opened, RECIPE, folders)) for folders in both]
     one, other = ([stage.step(step, stage.load(step))["loss"] for step in range(3)] for stage in stages)
     assert one == pytest.approx(other, rel=1e-2)
 

@@ -14,6 +14,7 @@ from training.align import AlignStage
 from training.autoencoder import AutoencoderStage
 from training.dmd2 import DMD2Stage
 from training.flow import FlowStage
+from training.release import Release
 from training.stage import Job, run
 from training.trainer import folders
 
@@ -35,10 +36,10 @@ def test_phases_hand_over_weights_and_positions(release: Path, tmp_path: Path) -
     places = {name: tmp_path / name for name in ("autoencoder", "align", "flow1", "flow2", "flow")}
     for place in places.values():
         place.mkdir()
-    run(AutoencoderStage(Job(release, GROWING, places)), places["autoencoder"])
-    run(AlignStage(Job(release, GROWING, places)), places["align"])
+    run(AutoencoderStage(Job(Release(release), GROWING, places)), places["autoencoder"])
+    run(AlignStage(Job(Release(release), GROWING, places)), places["align"])
     for name, phase, side in (("flow1", 1, 4), ("flow2", 2, 8), ("flow", 0, 12)):
-        stage = FlowStage(Job(release, GROWING, places, phase=phase))
+        stage = FlowStage(Job(Release(release), GROWING, places, phase=phase))
         assert stage.name == name and stage.load(0).noise.shape[-1] == side
         if name != "flow1":
             before = JuZhouPipeline.from_pretrained(places["flow1" if name == "flow2" else "flow2"] / "checkpoint")
@@ -86,11 +87,11 @@ def test_a_text_tower_that_learns_along_goes_into_the_checkpoint(
     places = {**trained, "flow1": tmp_path / "flow1", "flow": tmp_path / "flow", "dmd2": tmp_path / "dmd2"}
     for name, kind, phase in (("flow1", FlowStage, 1), ("flow", FlowStage, 0), ("dmd2", DMD2Stage, 0)):
         places[name].mkdir()
-        run(kind(Job(release, recipe, places, phase=phase)), places[name])
+        run(kind(Job(Release(release), recipe, places, phase=phase)), places[name])
     paths = [trained["align"], *(places[name] / "checkpoint" for name in ("flow1", "flow", "dmd2"))]
     align, first, last, distilled = (load_file(path / "text_encoder" / "model.safetensors") for path in paths)
     assert all(torch.equal(align[name], first[name]) and torch.equal(last[name], distilled[name]) for name in align)
     moved = [name for name in align if not torch.equal(align[name], last[name])]
     assert any("layer.0" in name for name in moved) and any("word_embeddings" in name for name in moved)
-    stage = DMD2Stage(Job(release, recipe, places))
+    stage = DMD2Stage(Job(Release(release), recipe, places))
     assert not stage.texts.parts, "states that the tower had before are not taken"

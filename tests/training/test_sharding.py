@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 
 from tests.training.conftest import RECIPE
 from training.dmd2 import DMD2Stage
+from training.release import Release
 from training.stage import Job, run
 
 SHARDED = RECIPE.model_copy(
@@ -35,7 +36,7 @@ def work(rank: int, port: int, release: Path, trained: dict[str, Path], folders:
     """A worker: the whole training in one folder, one that is interrupted after five steps in the other."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    job = Job(release, SHARDED, trained, rank=rank, world=2)
+    job = Job(Release(release), SHARDED, trained, rank=rank, world=2)
     run(DMD2Stage(job), folders[0])
     stage = DMD2Stage(job)
     held = sum(part.to_local().numel() for part in stage.student.parameters())
@@ -64,6 +65,6 @@ def test_shared_out_interrupted_and_resumed(release: Path, trained: dict[str, Pa
         port = free.getsockname()[1]
     mp.spawn(work, (port, release, trained, [whole, resumed]), nprocs=2)
     assert losses(resumed) == losses(whole) and len(losses(whole)) == 6
-    run(DMD2Stage(Job(release, SHARDED, trained)), alone)
+    run(DMD2Stage(Job(Release(release), SHARDED, trained)), alone)
     assert losses(alone) == pytest.approx(losses(whole), rel=0.02)
     assert (whole / "samples-4.png").exists() and (whole / "checkpoint" / "unet").is_dir()

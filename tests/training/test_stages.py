@@ -16,6 +16,7 @@ from training.align import AlignStage
 from training.autoencoder import AutoencoderStage
 from training.dmd2 import DMD2Stage
 from training.flow import FlowStage
+from training.release import Release
 from training.stage import STATE, Job, Stage, run
 
 
@@ -57,7 +58,7 @@ def test_a_text_tower_from_elsewhere_is_taken_as_it_is(release: Path, trained: d
     folder.mkdir()
     align = AlignSettings(text_encoder=str(tower))
     recipe = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update={"align": align})})
-    run(AlignStage(Job(release, recipe, trained)), folder)
+    run(AlignStage(Job(Release(release), recipe, trained)), folder)
     assert losses(folder) == []
     for name, weight in load_file(folder / "text_encoder" / "model.safetensors").items():
         assert torch.equal(weight, load_file(trained["align"] / "text_encoder" / "model.safetensors")[name])
@@ -69,7 +70,7 @@ def test_gradients_add_up_over_pieces(release: Path, trained: dict[str, Path], n
     for accumulate in (1, 2):
         settings = getattr(RECIPE.stages, name).model_copy(update={"accumulate": accumulate})
         stages = RECIPE.stages.model_copy(update={name: settings})
-        stage = STAGES[name](Job(release, RECIPE.model_copy(update={"stages": stages}), trained))
+        stage = STAGES[name](Job(Release(release), RECIPE.model_copy(update={"stages": stages}), trained))
         told.append([stage.step(step, stage.load(step)) for step in range(3)])
     if name == "align":  # a smaller piece is easier to tell apart, so only the sketch is the same
         assert [row["sketch"] for row in told[0][:1]] == pytest.approx([row["sketch"] for row in told[1][:1]], rel=1e-3)
@@ -83,7 +84,7 @@ def test_gradients_add_up_over_pieces(release: Path, trained: dict[str, Path], n
 def test_interrupted_and_resumed_is_the_same_bit_for_bit(
     stage: type[Stage], release: Path, trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(release, RECIPE, trained)
+    job = Job(Release(release), RECIPE, trained)
     plain_step = stage.step
 
     def dies(self: Stage, step: int, batch: Any) -> dict[str, float]:
