@@ -103,6 +103,19 @@ class FlowSettings(StageSettings):
         return any([*(phase.tune_text for phase in self.phases), self.tune_text][:count])
 
 
+class TrajectorySettings(StageSettings):
+    """Regression of a student of as few steps as `dmd2` has onto the ends of the flow model's guided trajectories."""
+
+    steps: PositiveInt = 100
+    batch: PositiveInt = 16
+    learning_rate: PositiveFloat = 3e-4
+    guidance: Annotated[float, Field(ge=1.0)] = 3.0
+    """The teacher's."""
+    substeps: PositiveInt = 2
+    """Euler steps of the teacher for one of the student."""
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
+
+
 class DMD2Settings(StageSettings):
     """Distribution-matching distillation of the flow model."""
 
@@ -114,6 +127,8 @@ class DMD2Settings(StageSettings):
     sampling_steps: PositiveInt = 4
     student_every: PositiveInt = 3
     """DMD2 moves the student every fifth step; in the demo's some tens of steps that would be too seldom to see."""
+    critic_first: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the critic alone learns, so that it knows the samples of a student that regression has moved."""
     guidance: Annotated[float, Field(ge=1.0)] = 3.0
     """The real score's."""
     gan_weight: Annotated[float, Field(ge=0.0)] = 0.03
@@ -133,6 +148,8 @@ class Stages(Strict):
     """Left out, the autoencoder's own decoder is taken as it is."""
     align: AlignSettings = AlignSettings()
     flow: FlowSettings = FlowSettings()
+    trajectory: TrajectorySettings | None = None
+    """Left out, DMD2's student starts from the flow model itself."""
     dmd2: DMD2Settings = DMD2Settings()
 
     @model_validator(mode="after")

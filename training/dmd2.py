@@ -13,21 +13,18 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from model import device, flow
 from model.autoencoder import SCALE
-from model.pipeline import JuZhouPipeline
+from model.pipeline import STRICT_LOADING
 from model.text import TextStates
 from model.unet import TIMESTEPS, JuZhouUNet
-from schemas.training import DMD2Settings
-from training.batches import Batches
+from training.distillation import Distillation
 from training.drift import Drift
-from training.features import Latents, Texts
-from training.flow import drawn, follow, held_prompts, keep
-from training.sharding import gathered, share_out
-from training.stage import Job, Metrics, Stage, bare, descend, learning_rate, mean, optimizer
+from training.flow import follow, held_prompts, keep
+from training.sharding import share_out
+from training.stage import Job, Metrics, bare, descend, learning_rate, mean, optimizer
 
 TIMES = (0.001, 0.999)
 """The range of times at which the student's samples are noised, before the shift."""
@@ -108,30 +105,25 @@ class Given(NamedTuple):
     """(2, piece)."""
 
 
-class DMD2Stage(Stage):
-    """Product: `checkpoint`, the student's JuZhouPipeline; `samples-4.png`; `samples-4-plain.png`, the teacher's."""
+class DMD2Stage(Distillation):
+    """The student that is kept is the average as it last was within the tolerance. `samples-4-plain.png`, the teacher's
+    in as many steps, lies beside what the student draws."""
 
     name = "dmd2"
 
     def __init__(self, job: Job) -> None:
-        """Start student and critic from the flow model, which also stays as the frozen teacher."""
+        """Start the critic from the flow model, which also stays as the frozen teacher, and the student from where
+        regression has brought it, if the recipe asks for that."""
         super().__init__(job)
-        self.settings: DMD2Settings = self.recipe.stages.dmd2
-        self.steps = self.settings.steps
-        self.shift = self.recipe.stages.flow.shift
-        self.levels = flow.noise_levels(self.settings.sampling_steps, self.shift).to(self.device)
-        self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
-        before = self.recipe.stages.flow
-        kept = None if before.tunes_text(len(before.phases) + 1) else job.folders.get("texts")
-        self.texts = Texts(self.release, job.folders["flow"] / "checkpoint", kept)
-        self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
-        self.pipeline = JuZhouPipeline.from_pretrained(job.folders["flow"] / "checkpoint").to(self.device)
-        start = self.pipeline.unet.eval()
+        start = self.pipeline.unet
+        ready = start
+        if "trajectory" in job.folders:
+            unet = job.folders["trajectory"] / "checkpoint" / "unet"
+            ready = JuZhouUNet.from_pretrained(unet, **STRICT_LOADING).to(self.device).requires_grad_(False)
         sharded = self.settings.sharded and job.world > 1
-        self.student = job.wrap(copy.deepcopy(start).train(), sharded)
-        self.critic = job.wrap(Critic(copy.deepcopy(start)).train(), sharded)
-        start.requires_grad_(False)
-        still: list[nn.Module] = [copy.deepcopy(start) for _ in range(3)]
+        self.student = job.wrap(copy.deepcopy(ready).train().requires_grad_(True), sharded)
+        self.critic = job.wrap(Critic(copy.deepcopy(start)).train().requires_grad_(True), sharded)
+        still: list[nn.Module] = [copy.deepcopy(start), copy.deepcopy(ready), copy.deepcopy(ready)]
         self.teacher, self.average, self.kept = map(share_out, still) if sharded else still
         self.drift = Drift(self.pipeline.autoencoder).to(self.device)
         self.student_optimizer = optimizer(self.student.parameters())
@@ -152,7 +144,7 @@ class DMD2Stage(Stage):
     def load(self, step: int) -> DMD2Batch:
         """Latents, texts, the noises of all samples that the step draws, and the times at which they are noised."""
         images, texts, shape = self.batch(self.batches, step)
-        count = self.settings.sampling_steps + 3
+        count = self.sampling_steps + 3
         noises = self.noise(step, count, self.latents.channels, shape[0] // SCALE, shape[1] // SCALE)
         times = torch.empty(self.settings.batch, 2).uniform_(*TIMES, generator=self.draws("times", step))
         times = self.job.slice(flow.shifted(times, self.shift))
@@ -161,8 +153,9 @@ class DMD2Stage(Stage):
     def step(self, step: int, batch: DMD2Batch) -> Metrics:
         """The critic learns from what the student draws now; every few steps the student learns from both scores."""
         rate = learning_rate(step, self.steps, self.settings.learning_rate)
-        depth = int(torch.randint(self.settings.sampling_steps, (), generator=self.draws("depth", step)))
-        learns = step % self.settings.student_every == 0
+        depth = int(torch.randint(self.sampling_steps, (), generator=self.draws("depth", step)))
+        updates, between = divmod(step - self.settings.critic_first, self.settings.student_every)
+        learns = updates >= 0 and not between
         given, samples = [self._given(piece) for piece in self.pieces(batch)], []
         metrics: Metrics = {}
         if learns:
@@ -175,7 +168,7 @@ class DMD2Stage(Stage):
             norm = descend(self.student_optimizer, rate, CLIP)
             metrics |= mean(told) | {"student_grad_norm": norm}
             self.drift.look(torch.cat(samples), torch.cat([piece.real for piece in given]))
-            follow(self.average, bare(self.student), step // self.settings.student_every, self.settings.ema)
+            follow(self.average, bare(self.student), updates, self.settings.ema)
             if self.drift.within(self.settings.drift):
                 self.kept.load_state_dict(self.average.state_dict())
         else:
@@ -232,23 +225,12 @@ class DMD2Stage(Stage):
         self.backward(score + self.settings.gan_weight * gan)
         return {"loss": score.item(), "critic_gan": gan.item()}
 
-    def samples(self) -> Image.Image:
-        """The held pictures' captions, drawn by the student that is kept."""
-        return drawn(self._distilled(), held_prompts(self.release))
-
-    def gather(self) -> None:
-        """The student that is kept, whole."""
-        self.shown = gathered(self.kept, like=self.pipeline.unet)
-
-    def _distilled(self) -> JuZhouPipeline:
-        parts = {**self.pipeline.components, "unet": self.shown}
-        return JuZhouPipeline(**parts, distilled_steps=self.settings.sampling_steps)
-
     def finish(self, folder: Path) -> Metrics:
-        """Put the student's checkpoint together; draw the held prompts with it, and with its teacher."""
-        prompts = held_prompts(self.release)
-        keep(folder / "samples-4-plain.png", self.pipeline, prompts, self.settings.sampling_steps)
-        student = self._distilled()
-        student.save_pretrained(folder / "checkpoint")
-        keep(folder / "samples-4.png", student, prompts)
-        return {}
+        """Draw the held prompts with the teacher too."""
+        keep(
+            folder / f"samples-{self.sampling_steps}-plain.png",
+            self.pipeline,
+            held_prompts(self.release),
+            self.sampling_steps,
+        )
+        return super().finish(folder)

@@ -96,8 +96,12 @@ class FlowStage(Stage):
         )
 
     def _learner(self) -> ChineseCLIPTextModel | None:
-        """The text tower, where it learns along."""
-        return text.learner(self.texts.encoder).train() if self.settings.tune_text else None
+        """The text tower, where it learns along; but for its pooler, which the denoiser does not look at."""
+        if not self.settings.tune_text:
+            return None
+        encoder = text.learner(self.texts.encoder).train()
+        encoder.pooler.requires_grad_(False)
+        return encoder
 
     def state(self) -> dict[str, Any]:
         """What is trained, its average and its optimizer."""

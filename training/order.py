@@ -1,6 +1,6 @@
 """The stages in the order in which they run; apart and light, so that to know what is done loads no torch."""
 
-VERSIONS = {"autoencoder": 3, "latents": 1, "decoder": 2, "align": 3, "texts": 1, "flow": 3, "dmd2": 4}
+VERSIONS = {"autoencoder": 3, "latents": 1, "decoder": 2, "align": 3, "texts": 1, "flow": 3, "trajectory": 1, "dmd2": 5}
 """Stage → a number, raised when its code changes what it would produce. Each opens what those before it wrote; those
 that a recipe leaves out are skipped."""
 

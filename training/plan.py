@@ -54,14 +54,16 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     """A row for each stage that trains a network of the recipe's preset on latents or pictures.
 
     Passes counted for a sample: of the flow, one forward and one backward; of the decoder likewise, without its critic.
-    A step of DMD2 simulates the student down to a step of its own by chance, (n + 1) / 2 forward passes of n, and
-    trains the critic on two samples; the student's, which comes every few steps, adds two of the teacher, a forward and
-    a backward of the critic and a backward of the student.
+    A step of the regression follows the teacher with guidance, in `substeps` Euler steps for each of the student's that
+    are left, (n + 1) / 2 of n, and trains the student. A step of DMD2 simulates the student down to a step of its own
+    by chance, (n + 1) / 2 forward passes of n, and trains the critic on two samples; the student's, which comes every
+    few steps, adds two of the teacher, a forward and a backward of the critic and a backward of the student.
     """
     where = where or Device()
     stages, size = recipe.stages, recipe.size
-    flow, dmd2, unet = stages.flow, stages.dmd2, _unet(recipe.preset, size)
+    flow, ready, dmd2, unet = stages.flow, stages.trajectory, stages.dmd2, _unet(recipe.preset, size)
     plain, averaged = 1 + BACKWARD, BYTES_OF_STATE + BYTES_OF_AVERAGE
+    followed = 2 * ready.substeps * (dmd2.sampling_steps + 1) / 2 if ready else 0
     critic = (dmd2.sampling_steps + 1) / 2 + 2 * (1 + BACKWARD)
     student = 2 + (1 + BACKWARD) + BACKWARD
     parts: list[tuple[str, Any, int, Cost, float, int]] = [
@@ -70,6 +72,7 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
             for n, part in enumerate(flow.phases, start=1)
         ),
         ("flow", flow, size, unet, plain, averaged),
+        *([("trajectory", ready, size, unet, followed + plain, averaged + BYTES_FROZEN)] if ready else []),
         ("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN),
     ]
     if stages.decoder:

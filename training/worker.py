@@ -32,6 +32,7 @@ def work(config: dict[str, Any]) -> None:
     from training.order import FEATURES
     from training.release import Release
     from training.stage import Job, run
+    from training.trajectory import TrajectoryStage
 
     recipe = Training.model_validate(config["recipe"])
     device.set_threads(recipe.threads)
@@ -39,7 +40,8 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
-    kinds = {kind.name: kind for kind in (AutoencoderStage, DecoderStage, AlignStage, FlowStage, DMD2Stage)}
+    stages = (AutoencoderStage, DecoderStage, AlignStage, FlowStage, TrajectoryStage, DMD2Stage)
+    kinds = {kind.name: kind for kind in stages}
     release = Release(Path(config["release"]))
     for name in config["pending"]:
         folder = folders[name]

@@ -14,7 +14,15 @@ from PIL import Image, ImageDraw
 from schemas.identity import digest
 from schemas.release import Manifest, Shard
 from schemas.tables import SCHEMA_VERSION
-from schemas.training import AlignSettings, AutoencoderSettings, DMD2Settings, FlowSettings, Stages, Training
+from schemas.training import (
+    AlignSettings,
+    AutoencoderSettings,
+    DMD2Settings,
+    FlowSettings,
+    Stages,
+    Training,
+    TrajectorySettings,
+)
 from training.align import AlignStage
 from training.autoencoder import AutoencoderStage
 from training.dmd2 import DMD2Stage
@@ -22,8 +30,11 @@ from training.features import keep
 from training.flow import FlowStage
 from training.release import Release
 from training.stage import Job, Stage, run
+from training.trajectory import TrajectoryStage
 
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (AutoencoderStage, AlignStage, FlowStage, DMD2Stage)}
+STAGES: dict[str, type[Stage]] = {
+    stage.name: stage for stage in (AutoencoderStage, AlignStage, FlowStage, TrajectoryStage, DMD2Stage)
+}
 COLOURS = {"红": "red", "绿": "green", "蓝": "blue", "黄": "gold", "紫": "purple", "黑": "black"}
 SHAPES = {"圆": "ellipse", "方块": "rectangle"}
 SIZES = (16, 24, 32)
@@ -35,6 +46,7 @@ RECIPE = Training(
         autoencoder=AutoencoderSettings(steps=30, batch=4),
         align=AlignSettings(steps=12, batch=14),
         flow=FlowSettings(steps=16, batch=4),
+        trajectory=TrajectorySettings(steps=12, batch=2),
         dmd2=DMD2Settings(steps=6, batch=2, student_every=5),
     ),
 )
@@ -122,7 +134,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """All stages of the recipe, one after another in this process."""
     finished: dict[str, Path] = {}
-    for name in ("autoencoder", "latents", "align", "texts", "flow", "dmd2"):
+    for name in ("autoencoder", "latents", "align", "texts", "flow", "trajectory", "dmd2"):
         folder = tmp_path_factory.mktemp(name)
         if name in STAGES:
             run(STAGES[name](Job(Release(release), RECIPE, dict(finished))), folder)

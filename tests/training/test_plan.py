@@ -7,7 +7,7 @@ import torch
 
 from model.cost import cost
 from model.unet import JuZhouUNet
-from schemas.training import DMD2Settings, FlowSettings, Phase, Stages, Training
+from schemas.training import DMD2Settings, FlowSettings, Phase, Stages, Training, TrajectorySettings
 from training.plan import Device, plan
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -16,10 +16,11 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 def test_a_flow_costs_three_forward_passes_a_sample() -> None:
     stages = Stages(
         flow=FlowSettings(steps=100, batch=32, phases=(Phase(size=32, steps=10, batch=8, learning_rate=1e-3),)),
+        trajectory=TrajectorySettings(steps=10, batch=8, substeps=3),
         dmd2=DMD2Settings(steps=10, batch=8, student_every=5, sampling_steps=4),
     )
     rows = {row.stage: row for row in plan(Training(workers=2, stages=stages), Device(teraflops=1.0, utilisation=0.5))}
-    assert [*rows] == ["flow1", "flow", "dmd2"]
+    assert [*rows] == ["flow1", "flow", "trajectory", "dmd2"]
     with torch.device("meta"):
         step = cost(JuZhouUNet.preset("nano"), torch.empty(1, 32, 8, 8), torch.empty(1), torch.empty(1, 52, 128))
     pass_ = 2 * (step.multiply_adds + step.attention)
@@ -27,6 +28,7 @@ def test_a_flow_costs_three_forward_passes_a_sample() -> None:
     assert rows["flow"].days == pytest.approx(rows["flow"].operations / (2 * 0.5e12) / 86_400)
     assert rows["flow"].gibibytes == pytest.approx(step.parameters * 20 / 2**30)
     assert rows["flow1"].samples == 80 and rows["flow1"].operations / 80 < rows["flow"].operations / 3200
+    assert rows["trajectory"].operations == pytest.approx((2 * 7.5 + 3) * pass_ * 80)
     assert rows["dmd2"].operations == pytest.approx((2.5 + 6 + (2 + 3 + 2) / 5) * pass_ * 80)
 
 
@@ -43,4 +45,4 @@ def test_the_full_recipe_has_the_reports_stages() -> None:
 
 def test_the_recipes_that_come_along_are_valid() -> None:
     nano = Training.load(RECIPES / "nano.yaml")
-    assert [row.stage for row in plan(nano)] == ["flow1", "flow", "dmd2"]
+    assert [row.stage for row in plan(nano)] == ["flow1", "flow", "trajectory", "dmd2"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from model import flow
 from model.pipeline import JuZhouPipeline
 from schemas.training import AlignSettings
 from tests.training.conftest import RECIPE, STAGES
@@ -18,6 +19,7 @@ from training.dmd2 import DMD2Stage
 from training.flow import FlowStage
 from training.release import Release
 from training.stage import STATE, Job, Stage, run
+from training.trajectory import TrajectoryStage
 
 
 def losses(folder: Path) -> list[float]:
@@ -39,6 +41,7 @@ def test_products_are_whole_and_the_state_is_gone(trained: dict[str, Path]) -> N
         "align": {"metrics.jsonl", "tensorboard", "text_encoder", "tokenizer"},
         "texts": {"metrics.jsonl", "00000.safetensors"},
         "flow": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-28.png", "samples.json"},
+        "trajectory": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-4.png", "samples.json"},
         "dmd2": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-4.png", "samples-4-plain.png", "samples.json"},
     }
     assert JuZhouPipeline.from_pretrained(trained["flow"] / "checkpoint").config["distilled_steps"] is None
@@ -80,7 +83,7 @@ def test_gradients_add_up_over_pieces(release: Path, trained: dict[str, Path], n
         assert whole["grad_norm"] == pytest.approx(pieces["grad_norm"], rel=0.1)
 
 
-@pytest.mark.parametrize("stage", [AutoencoderStage, AlignStage, FlowStage, DMD2Stage])
+@pytest.mark.parametrize("stage", [AutoencoderStage, AlignStage, FlowStage, TrajectoryStage, DMD2Stage])
 def test_interrupted_and_resumed_is_the_same_bit_for_bit(
     stage: type[Stage], release: Path, trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,3 +102,25 @@ def test_interrupted_and_resumed_is_the_same_bit_for_bit(
     assert (tmp_path / STATE).exists() and len(losses(tmp_path)) == 5
     run(stage(job), tmp_path)
     assert losses(tmp_path) == losses(trained[stage.name])
+
+
+def test_a_student_learns_where_the_teachers_trajectories_end(release: Path, trained: dict[str, Path]) -> None:
+    stage = TrajectoryStage(Job(Release(release), RECIPE, trained))
+    batch = stage.load(0)
+    real, text = stage.latents(batch.latents), stage.texts(batch.texts, batch.mask)
+    z = flow.interpolate(real, batch.noise, stage.levels[3])
+    empty, guidance = stage.texts.empty(text), stage.settings.guidance
+    assert stage.grid[6] == stage.levels[3] and stage.settings.substeps == 2
+    with torch.no_grad():
+        speed = flow.guided_velocity(stage.teacher, z, stage.levels[3], text, empty, guidance)
+        half = z + (stage.grid[7] - stage.levels[3]) * speed
+        end = flow.clean(
+            half, stage.grid[7], flow.guided_velocity(stage.teacher, half, stage.grid[7], text, empty, guidance)
+        )
+    torch.testing.assert_close(stage._follow_teacher(z, 3, text), end)
+    ready = JuZhouPipeline.from_pretrained(trained["trajectory"] / "checkpoint").unet
+    start = DMD2Stage(Job(Release(release), RECIPE, trained)).student
+    assert all(torch.equal(one, other) for one, other in zip(ready.parameters(), start.parameters(), strict=True))
+    assert any(
+        not torch.equal(one, other) for one, other in zip(ready.parameters(), stage.teacher.parameters(), strict=True)
+    )

@@ -37,7 +37,7 @@ KILLED = RECIPE.model_copy(
         "stages": Stages(
             autoencoder=AutoencoderSettings(steps=12, batch=8),
             align=AlignSettings(steps=8, batch=8),
-            flow=FlowSettings(steps=12, batch=8, accumulate=2),
+            flow=FlowSettings(steps=12, batch=8, accumulate=2, tune_text=True),
             dmd2=DMD2Settings(steps=8, batch=8, accumulate=2),
         ),
     }
