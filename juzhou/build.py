@@ -18,21 +18,36 @@ from pipelines import (
     dedupe,
     fetch,
     forget,
+    material,
     measure,
     report,
     semantic,
     translate,
 )
 from pipelines.corpus import Corpus
-from pipelines.material import pairs
 from pipelines.miniweb import MiniWeb as Web
+from pipelines.poetry import imagery, poems, variants
 from pipelines.releases import release
 from pipelines.sources import folder, parquet, scenes, site, synthesis, tar, urls, warc
 from pipelines.stage import Progress, Stage, count, run
 from pipelines.traffic import traffic
 from schemas.errors import JuZhouError
 from schemas.policy import Policy
-from schemas.recipe import Folder, MiniWeb, Parquet, Recipe, Scenes, Semantic, Site, Source, Synthesis, Tar, Urls, Warc
+from schemas.recipe import (
+    Folder,
+    MiniWeb,
+    Parquet,
+    Poetry,
+    Recipe,
+    Scenes,
+    Semantic,
+    Site,
+    Source,
+    Synthesis,
+    Tar,
+    Urls,
+    Warc,
+)
 from schemas.tables import Table
 
 Say = Callable[[str], None]
@@ -54,6 +69,8 @@ class Plan:
     semantic: tuple[Table, Table] | None
     """Cluster centres and look-alikes."""
     caption: list[Stage]
+    poetry: list[Table]
+    """The variants of poems, and what poems show."""
 
     @property
     def stages(self) -> list[Stage]:
@@ -64,7 +81,7 @@ class Plan:
     def variants(self) -> list[Table]:
         """What the views show once this recipe is adopted; verdicts come when they are written."""
         written = [table for stage in [*self.measure, *self.caption] for table in stage.outputs]
-        return [*written, *self.translations.values(), self.duplicates, *(self.semantic or ())]
+        return [*written, *self.poetry, *self.translations.values(), self.duplicates, *(self.semantic or ())]
 
 
 def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = False) -> Plan:
@@ -97,6 +114,7 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         semantic=_semantic(recipe.dedupe.semantic, tables, duplicates),
         caption=[caption.simplified_stage(_names(recipe, tables))]
         + ([caption.lines_stage(), caption.poem_stage(corpus, poetry)] if poetry else []),
+        poetry=[variants.table(), *imagery.keywords_stage().outputs] if poetry else [],
     )
 
 
@@ -214,12 +232,20 @@ def _release(
     decide.adopt(corpus, policy)
     say(_funnel(corpus))
     if recipe.poetry:
-        caption.add_poems(corpus)
+        _read_poems(recipe.poetry, corpus, say, progress)
     for stage in steps.caption:
         run(corpus, stage, progress)
     made = release.run(corpus, recipe, policy, name, base)
     say(f"release {made.name}: {made}")
     return made
+
+
+def _read_poems(poetry: Poetry, corpus: Corpus, say: Say, progress: Progress) -> None:
+    """Poems, their variants and what they show; what is there already is not read again."""
+    only = "唐诗三百首.json" if poetry.collection == "tang-300" else None
+    run(corpus, poems.poems_stage(poetry.folder or material.poetry(say), only), progress)
+    variants.run(corpus)
+    run(corpus, imagery.keywords_stage(), progress)
 
 
 def _train(recipe: Recipe, newest: Path, say: Say) -> list[Path]:
@@ -312,7 +338,7 @@ def told(corpus: Corpus) -> str:
 
 @contextlib.contextmanager
 def _served(source: MiniWeb, say: Say) -> Iterator[None]:
-    with Web(pairs(say), source.pages).serve(source.port):
+    with Web(material.pairs(say), source.pages).serve(source.port):
         yield
 
 

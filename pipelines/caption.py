@@ -12,11 +12,11 @@ from opencc import OpenCC
 
 from filters import e5
 from pipelines.corpus import Corpus
-from pipelines.material import poems
+from pipelines.poetry.variants import STANDING
 from pipelines.stage import Rows, Stage
-from schemas.identity import digest, fingerprint
+from schemas.identity import fingerprint
 from schemas.recipe import Poetry
-from schemas.tables import CAPTIONS, ID, POEMS, Table, captions_table
+from schemas.tables import CAPTIONS, ID, Table, captions_table
 
 KEPT = "SELECT sample_id, caption FROM samples JOIN verdicts USING (sample_id) WHERE kept"
 
@@ -45,26 +45,6 @@ def simplified_stage(names: Table | None = None) -> Stage:
     )
 
 
-def add_poems(corpus: Corpus) -> int:
-    """The three hundred Tang poems, in Simplified script, as rows of `poems`."""
-    rows: list[dict[str, Any]] = [
-        {
-            "poem_id": digest("\n".join((poem.title, poem.author, *poem.lines)).encode()),
-            "title": poem.title,
-            "author": poem.author,
-            "dynasty": poem.dynasty,
-            "form": poem.form,
-            "lines": list(poem.lines),
-            "source": poem.source,
-        }
-        for poem in poems()
-    ]
-    known = set(corpus.sql("SELECT poem_id FROM poems").column(0).to_pylist())
-    new = {row["poem_id"]: row for row in rows if row["poem_id"] not in known}
-    corpus.append(POEMS, pa.Table.from_pylist(list(new.values()), schema=POEMS.schema))
-    return len(new)
-
-
 def lines_table() -> Table:
     """The lines of poems with their sentence vectors."""
     columns = [("poem_id", ID), ("line", pa.int32()), ("text", pa.string()), ("vector", pa.list_(pa.float32()))]
@@ -72,12 +52,12 @@ def lines_table() -> Table:
 
 
 def lines_stage() -> Stage:
-    """Sentence vectors of every line of every poem."""
+    """Sentence vectors of every line of every poem that stands for itself."""
     table = lines_table()
     return Stage(
         name="read poems",
         key=("poem_id",),
-        inputs="SELECT poem_id, lines FROM poems",
+        inputs=f"SELECT poem_id, lines FROM ({STANDING})",
         outputs=(table,),
         work=lambda: _Lines(table),
         batch=40,

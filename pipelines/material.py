@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import platformdirs
-from opencc import OpenCC
 
+from pipelines.poetry.collection import kind_of
 from schemas.errors import JuZhouError
 
 Wanted = Callable[[PurePosixPath], bool]
@@ -45,8 +45,6 @@ STAMP_TOPICS = {
     "vehicles": "交通工具",
 }
 """The stamps' own top folders, in Chinese. `symbols` (letters, digits, coins, chess, notes) is left out on purpose."""
-FORMS = ("五言绝句", "七言绝句", "五言律诗", "七言律诗", "五言古诗", "七言古诗", "乐府")
-POEMS_FILE = "dist/quantangshi/唐诗三百首.json"
 
 
 @dataclass(frozen=True)
@@ -63,22 +61,6 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Poem:
-    """A Tang poem. `title`, `author` and `lines` are Simplified; the `original_` ones are as in the package."""
-
-    title: str
-    author: str
-    dynasty: str
-    form: str | None
-    tags: tuple[str, ...]
-    lines: tuple[str, ...]
-    original_title: str
-    original_author: str
-    original_lines: tuple[str, ...]
-    source: str
-
-
-@dataclass(frozen=True)
 class NpmPackage:
     """A package of the npm registry: `integrity` is the registry's own word for its bytes, `wanted` what we unpack."""
 
@@ -86,6 +68,8 @@ class NpmPackage:
     version: str
     integrity: str
     wanted: Wanted
+    part: str = ""
+    """What of it is wanted, in a word: the cache of a version that unpacked something else is not taken for it."""
 
 
 EMOJI = NpmPackage(
@@ -104,7 +88,8 @@ POETRY = NpmPackage(
     "chinese-poetry",
     "2.0.1",
     "sha512-KtYARvV7CWNtax0na9+Jn6PlhGgSoid7PWyDzXI4KsCEm2odZcqEQyval5koaLygZnM/EQ3lfJ//25K8p3uHNg==",
-    lambda path: str(path) == POEMS_FILE,
+    lambda path: kind_of(Path(path)) is not None,
+    part="-poems",
 )
 
 
@@ -126,31 +111,13 @@ def pairs(progress: Callable[[str], None]) -> list[Pair]:
         return emoji
 
 
-def poems() -> list[Poem]:
-    """The 唐诗三百首 of chinese-poetry: 366 entries, in its order; a few poems are there under two titles.
-
-    Simplified lines also lose the square brackets in which an editor marked a reading.
+def poetry(progress: Callable[[str], None]) -> Path:
+    """The folder of chinese-poetry, with the files that hold poems (85 MB to fetch).
 
     Raises:
         JuZhouError: the package cannot be had: no npm, no network, or bytes that are not the pinned ones.
     """
-    simplify = OpenCC("t2s").convert
-    found = json.loads((_npm_package(POETRY, lambda line: None) / POEMS_FILE).read_text(encoding="utf-8"))
-    return [
-        Poem(
-            title=simplify(entry["title"]),
-            author=simplify(entry["author"]),
-            dynasty="唐",
-            form=next((form for form in FORMS if form in entry["tags"]), None),
-            tags=tuple(entry["tags"]),
-            lines=tuple(simplify(line).replace("[", "").replace("]", "") for line in entry["paragraphs"]),
-            original_title=entry["title"],
-            original_author=entry["author"],
-            original_lines=tuple(entry["paragraphs"]),
-            source=f"{POETRY.name}@{POETRY.version}/{POEMS_FILE}",
-        )
-        for entry in found
-    ]
+    return _npm_package(POETRY, progress)
 
 
 def _emoji(pictures: Path, words: Path) -> list[Pair]:
@@ -256,7 +223,7 @@ def _npm_package(package: NpmPackage, progress: Callable[[str], None]) -> Path:
         with tarfile.open(archive) as tar:
             return _unpack(tar, "package", package.wanted, folder / "content")
 
-    return _once(f"{package.name.rpartition('/')[2]}-{package.version}", fetch)
+    return _once(f"{package.name.rpartition('/')[2]}-{package.version}{package.part}", fetch)
 
 
 def _npm_pack(package: NpmPackage, folder: Path) -> Path:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipelines.wide import PAGE_HOST, VERDICT, Source, Wide, measure_source, named
 from schemas.errors import JuZhouError
-from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, ID, TRANSLATIONS, VERDICTS
+from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, ID, KEYWORDS, POEM_VARIANTS, TRANSLATIONS, VERDICTS
 
 MEMORY_SHARE = 0.4
 """Of the machine's memory, what a query may use before it spills; workers need the rest."""
@@ -138,7 +138,13 @@ def connect(place: Place, query: str | None = None) -> duckdb.DuckDBPyConnection
         connection.execute(f"SET temp_directory = {literal(place.spill)}")
     for table in ENTITIES:
         _view(connection, table.path, [place.tables / table.path], table.schema)
-    families = (("duplicates", DUPLICATES), ("translations", TRANSLATIONS), ("verdicts", VERDICTS))
+    families = (
+        ("duplicates", DUPLICATES),
+        ("poem_variants", POEM_VARIANTS),
+        ("keywords", KEYWORDS),
+        ("translations", TRANSLATIONS),
+        ("verdicts", VERDICTS),
+    )
     for family, schema in families:
         _view(connection, family, _current(place, family).values(), schema)
     with_kind = CAPTIONS.append(pa.field("kind", pa.string()))

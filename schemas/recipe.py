@@ -243,9 +243,12 @@ class Captions(Strict):
 
 
 class Poetry(Strict):
-    """Lines of poems found for each kept picture."""
+    """Poems, what they show, and lines of them found for each kept picture."""
 
-    collection: Literal["tang-300"] = "tang-300"
+    collection: Literal["tang-300", "whole"] = "tang-300"
+    """Of chinese-poetry: 唐诗三百首, or everything, some 330,000 poems."""
+    folder: Path | None = None
+    """A clone of its repository; the npm package is fetched when left out."""
     lines: int = Field(default=3, ge=1)
     """Lines kept for a picture."""
 
@@ -319,6 +322,7 @@ class Recipe(Strict):
                     name: {option: _local(value, folder) for option, value in options.items()}
                     for name, options in recipe.measures.items()
                 },
+                "poetry": recipe.poetry and _beside(recipe.poetry, folder),
                 "policy": (folder / recipe.policy).resolve(),
                 "checkpoints": checkpoints.resolve(),
                 "report": (folder / recipe.report).resolve() if recipe.report else None,
@@ -328,8 +332,15 @@ class Recipe(Strict):
     @property
     def digest(self) -> str:
         """Twelve hex digits of what decides the corpus: no paths of the machine, no training."""
-        places = {"corpus", "policy", "checkpoints", "report", "training"}
+        places: dict[str, Any] = dict.fromkeys(("corpus", "policy", "checkpoints", "report", "training"), True)
+        if self.poetry:
+            places["poetry"] = {"folder"}
         return fingerprint(recipe=self.model_dump(mode="json", exclude=places))
+
+
+def _beside(poetry: Poetry, folder: Path) -> Poetry:
+    """With an absolute path to the clone."""
+    return poetry.model_copy(update={"folder": poetry.folder and (folder / poetry.folder).resolve()})
 
 
 def _placed(source: Any, folder: Path) -> Any:

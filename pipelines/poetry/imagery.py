@@ -1,0 +1,132 @@
+"""What a poem shows, without a language model: words of a lexicon of imagery, as visual keywords in modern Chinese.
+
+jieba's dictionary is of modern words and cuts classical lines wrong. Classical Chinese is mostly words of one and two
+characters, so the lexicon segments for itself: from the left, the longest word first. What is said and not seen (三月
+is no moon, 青云 no cloud) stands in it too, and shows nothing.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from filters.characters import classes, texts
+from filters.trie import Trie, found, trie
+from pipelines.poetry.variants import STANDING
+from pipelines.stage import Rows, Stage
+from schemas.errors import JuZhouError
+from schemas.identity import fingerprint
+from schemas.tables import KEYWORDS, Table, keywords_table
+
+MOST = 12
+"""Keywords of a poem."""
+
+GENERAL = {
+    "花": ("花",),
+    "水": ("江水", "河水", "湖水", "溪水", "泉水", "池塘", "大海", "深潭", "瀑布"),
+    "船": ("渔船", "帆船"),
+    "天空": ("银河",),
+}
+"""Keywords that say no more beside one that is, or ends in, one of these."""
+
+
+WHEN = {
+    "春": "春天",
+    "夏": "夏天",
+    "秋": "秋天",
+    "冬": "冬天",
+    "夜": "夜晚",
+    "暮": "黄昏",
+    "晚": "黄昏",
+    "晓": "清晨",
+    "晨": "清晨",
+    "月": "月亮",
+}
+"""What a word that shows something shows also, by its first character: 春江 is a river and spring."""
+
+
+class Lexicon(NamedTuple):
+    """Words of poems and what each shows."""
+
+    words: tuple[str, ...]
+    keywords: tuple[tuple[str, ...], ...]
+    """Beside `words`; empty where nothing is seen."""
+    trie: Trie
+    version: str
+    """A digest of the file."""
+
+
+@cache
+def lexicon() -> Lexicon:
+    """The lexicon that comes along, `imagery.txt`. Of a word that stands there twice the last line counts.
+
+    Raises:
+        JuZhouError: a line of it has no "=".
+    """
+    text = files(__package__).joinpath("imagery.txt").read_text(encoding="utf-8")
+    shown: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        left, equals, right = line.partition("=")
+        if not equals:
+            raise JuZhouError(f'imagery.txt: line {number} has no "=" between keywords and words')
+        keywords = tuple(left.split())
+        itself = keywords if len(keywords) == 1 else ()
+        shown |= dict.fromkeys((*itself, *right.split()), keywords)
+    for word, keywords in shown.items():
+        when = WHEN.get(word[0])
+        if keywords and when and len(word) > 1:
+            shown[word] = tuple(dict.fromkeys((when, *keywords)))
+    words = tuple(shown)
+    return Lexicon(words, tuple(shown.values()), trie(words), fingerprint(text=text, when=WHEN))
+
+
+def keywords(poems: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The visual keywords of poems given by their lines in Simplified script: in the order in which they are seen, no
+    two the same, `MOST` at most."""
+    known = lexicon()
+    batch = texts(["\n".join(lines) for lines in poems])
+    place, _, word = found(batch.codes, batch.bounds, known.trie, classes())
+    seen: list[dict[str, None]] = [{} for _ in poems]
+    for poem, number in zip(place.tolist(), word.tolist(), strict=True):
+        seen[poem] |= dict.fromkeys(known.keywords[number])
+    return [_salient(list(shown)) for shown in seen]
+
+
+def _salient(shown: list[str]) -> list[str]:
+    """Without general words beside special ones, as many as there may be."""
+    kept = [word for word in shown if not _said(word, shown)]
+    return kept[:MOST]
+
+
+def _said(word: str, shown: list[str]) -> bool:
+    special = GENERAL.get(word, ())
+    return any(other != word and other.endswith(special) for other in shown) if special else False
+
+
+def keywords_stage() -> Stage:
+    """What each poem that stands for itself shows, by the lexicon."""
+    table = keywords_table("lite", fingerprint(version=1, lexicon=lexicon().version, most=MOST, general=GENERAL))
+    return Stage(
+        name="read imagery",
+        key=("poem_id",),
+        inputs=f"SELECT poem_id, lines FROM ({STANDING})",
+        outputs=(table,),
+        work=lambda: _Read(table),
+        batch=10_000,
+    )
+
+
+class _Read:
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __call__(self, batch: pa.Table) -> Rows:
+        shown = keywords(batch.column("lines").to_pylist())
+        return [(self._table, pa.table({"poem_id": batch.column("poem_id"), "keywords": shown}).cast(KEYWORDS))]
+
+    def lost(self, batch: pa.Table, error: str) -> Rows:
+        return [(self._table, pa.table({"poem_id": batch.column("poem_id"), "keywords": [None]}).cast(KEYWORDS))]
