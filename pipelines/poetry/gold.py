@@ -50,19 +50,21 @@ def gold_poems(folder: Path) -> list[GoldPoem]:
         for line in files(__package__).joinpath("gold.txt").read_text(encoding="utf-8").splitlines()
         if line and not line.startswith("#")
     ]
+    wanted = {(name, phrase) for name, _, phrase, _ in rows}
     texts = {
-        (name, phrases(entry.lines)[0]): entry.lines
+        (name, phrase): entry.lines
         for name in sorted({row[0] for row in rows})
         for entry in entries(folder, name)
-        if phrases(entry.lines)
+        for phrase in phrases([*map(cleaned, entry.lines)])
+        if (name, phrase) in wanted
     }
     found = []
-    for name, author, opening, keywords in rows:
-        if (name, opening) not in texts:
-            raise JuZhouError(f"{folder}: {name} there has no poem that begins {opening}; another version is wanted")
+    for name, author, phrase, keywords in rows:
+        if (name, phrase) not in texts:
+            raise JuZhouError(f"{folder}: {name} there has no poem with {phrase}; another version is wanted")
         names = [tuple(word.removeprefix("?").split("/")) for word in keywords.split()]
         optional = [word.startswith("?") for word in keywords.split()]
-        lines = tuple(cleaned(simplified(line)) for line in texts[name, opening])
+        lines = tuple(cleaned(simplified(line)) for line in texts[name, phrase])
         found.append(
             GoldPoem(
                 simplified(author),
