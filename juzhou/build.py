@@ -26,7 +26,7 @@ from pipelines import (
 )
 from pipelines.corpus import Corpus
 from pipelines.miniweb import MiniWeb as Web
-from pipelines.poetry import imagery, poems, variants
+from pipelines.poetry import imagery, pairs, poems, variants
 from pipelines.releases import release
 from pipelines.sources import folder, parquet, scenes, site, synthesis, tar, urls, warc
 from pipelines.stage import Progress, Stage, count, run
@@ -114,7 +114,7 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         semantic=_semantic(recipe.dedupe.semantic, tables, duplicates),
         caption=[caption.simplified_stage(_names(recipe, tables))]
         + ([caption.lines_stage(), caption.poem_stage(corpus, poetry)] if poetry else []),
-        poetry=[variants.table(), *imagery.keywords_stage().outputs] if poetry else [],
+        poetry=[variants.table(), *imagery.keywords_stage().outputs, *pairs.pairs_stage().outputs] if poetry else [],
     )
 
 
@@ -241,11 +241,12 @@ def _release(
 
 
 def _read_poems(poetry: Poetry, corpus: Corpus, say: Say, progress: Progress) -> None:
-    """Poems, their variants and what they show; what is there already is not read again."""
+    """Poems, their variants, what they show and how they could be drawn; what is there already is not read again."""
     only = "唐诗三百首.json" if poetry.collection == "tang-300" else None
     run(corpus, poems.poems_stage(poetry.folder or material.poetry(say), only), progress)
     variants.run(corpus)
     run(corpus, imagery.keywords_stage(), progress)
+    run(corpus, pairs.pairs_stage(), progress)
 
 
 def _train(recipe: Recipe, newest: Path, say: Say) -> list[Path]:

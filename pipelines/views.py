@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipelines.wide import PAGE_HOST, VERDICT, Source, Wide, measure_source, named
 from schemas.errors import JuZhouError
-from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, ID, KEYWORDS, POEM_VARIANTS, TRANSLATIONS, VERDICTS
+from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, ID, KEYWORDS, PAIRS, POEM_VARIANTS, TRANSLATIONS, VERDICTS
 
 MEMORY_SHARE = 0.4
 """Of the machine's memory, what a query may use before it spills; workers need the rest."""
@@ -142,6 +142,7 @@ def connect(place: Place, query: str | None = None) -> duckdb.DuckDBPyConnection
         ("duplicates", DUPLICATES),
         ("poem_variants", POEM_VARIANTS),
         ("keywords", KEYWORDS),
+        ("pairs", PAIRS),
         ("translations", TRANSLATIONS),
         ("verdicts", VERDICTS),
     )

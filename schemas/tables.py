@@ -233,6 +233,7 @@ CAPTIONS = _schema(
     author=pa.string(),
 )
 POEM_VARIANTS = _schema(poem_id=ID, representative=ID, similarity=pa.float32())
+PAIRS = _schema(poem_id=ID, rank=pa.int32(), style=pa.string(), prompt=pa.string(), negative_prompt=pa.string())
 KEYWORDS = _schema(poem_id=ID, keywords=pa.list_(pa.string()))
 TRANSLATIONS = _schema(
     synthesis_id=ID,
@@ -283,6 +284,11 @@ def poem_variants_table(method: str, fingerprint: str) -> Table:
 def keywords_table(by: str, fingerprint: str) -> Table:
     """What each poem that stands for itself shows, in the order in which it is seen; null where that is not known."""
     return Table(f"keywords/{by}@{fingerprint}", ("poem_id",), KEYWORDS)
+
+
+def pairs_table(fingerprint: str) -> Table:
+    """What a teacher is asked to draw of each poem, in which style; a poem of which nothing is has one row without."""
+    return Table(f"pairs/styles@{fingerprint}", ("poem_id", "rank"), PAIRS)
 
 
 def translations_table(source: str, fingerprint: str) -> Table:
