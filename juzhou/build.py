@@ -184,6 +184,8 @@ def build(recipe: Recipe, say: Say, progress: Progress, refetch: bool = False) -
         with corpus.writing():
             forget.finish(corpus)
             corpus.adopt(recipe.model_dump_json(), steps.variants)
+            if recipe.poetry:
+                _read_poems(recipe.poetry, corpus, say, progress)
             _observe(recipe, corpus, steps, started, say, progress)
             newest = _release(recipe, policy, corpus, steps, say, progress)
         stages = _train(recipe, newest, say)
@@ -231,8 +233,6 @@ def _release(
     """Judge, make the captions that kept samples lack, and freeze."""
     decide.adopt(corpus, policy)
     say(_funnel(corpus))
-    if recipe.poetry:
-        _read_poems(recipe.poetry, corpus, say, progress)
     for stage in steps.caption:
         run(corpus, stage, progress)
     made = release.run(corpus, recipe, policy, name, base)

@@ -146,7 +146,8 @@ class Synthesis(Strict):
     """Pictures that a teacher draws from prompts."""
 
     kind: Literal["synthesis"]
-    path: Place
+    path: Place | None = None
+    """Files of prompts. Left out, the poems of the recipe are drawn, each in the styles that suit it."""
     preset: Literal["diffusiondb"] | None = None
     prompt: str = "prompt"
     """The name of the column that holds the prompt; the others likewise."""
@@ -167,6 +168,13 @@ class Synthesis(Strict):
     @classmethod
     def _named(cls, given: Any) -> Any:
         return _with_preset(given, PROMPT_PRESETS)
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> Self:
+        columns = (self.preset, self.negative_prompt, self.seed, self.translate)
+        if self.path is None and any(columns):
+            raise ValueError("without a `path` poems are drawn: their prompts are Chinese and have no columns to name")
+        return self
 
 
 def _with_preset(given: Any, presets: dict[str, dict[str, str]]) -> Any:
@@ -287,6 +295,15 @@ class Recipe(Strict):
     checkpoints: Path | None = None
     """The folder of the training stages; beside the corpus when left out."""
     report: Path | None = None
+
+    @model_validator(mode="after")
+    def _has_poems(self) -> Self:
+        for name, source in self.sources.items():
+            if isinstance(source, Synthesis) and source.path is None and not self.poetry:
+                raise ValueError(
+                    f"sources.{name}: without a `path` it draws poems; the recipe asks for none (`poetry`)"
+                )
+        return self
 
     @field_validator("training", mode="before")
     @classmethod

@@ -44,6 +44,13 @@ CONTROL = {"prompt": "a cat on a red chair", "negative_prompt": None, "seed": 0}
 """What a teacher that cannot draw it cannot draw at all."""
 
 
+SEED = "('0x' || left(sha256(prompt), 8))::BIGINT"
+"""The seed of a prompt that names none, as SQL."""
+
+OF_POEMS = f"SELECT DISTINCT prompt, negative_prompt, {SEED} AS seed FROM pairs WHERE prompt IS NOT NULL"
+"""What poems ask for: poems that show the same are drawn once in a style."""
+
+
 def prompts(name: str, source: Synthesis) -> pa.Table:
     """Each prompt with its negative prompt and its seed, once: `prompt`, `negative_prompt` or missing, `seed` (int64).
 
@@ -53,7 +60,6 @@ def prompts(name: str, source: Synthesis) -> pa.Table:
     Raises:
         JuZhouError: there are no such files, they cannot be read, or lack a column.
     """
-    derived = "('0x' || left(sha256(prompt), 8))::BIGINT"
     with _listed(name, source) as listed, duckdb.connect() as connection:
         try:
             columns = connection.sql(f"SELECT * FROM {listed} LIMIT 0").columns
@@ -61,7 +67,7 @@ def prompts(name: str, source: Synthesis) -> pa.Table:
                 if wanted is not None and wanted not in columns:
                     raise JuZhouError(f"{source.path}: no column '{wanted}'; it has {', '.join(columns)}")
             return connection.sql(f"""
-                SELECT DISTINCT prompt, negative_prompt, coalesce(seed, {derived}) AS seed FROM (
+                SELECT DISTINCT prompt, negative_prompt, coalesce(seed, {SEED}) AS seed FROM (
                     SELECT {_column(source.prompt)}::VARCHAR AS prompt,
                         nullif({_column(source.negative_prompt)}::VARCHAR, '') AS negative_prompt,
                         TRY_CAST({_column(source.seed)} AS BIGINT) AS seed
@@ -73,7 +79,8 @@ def prompts(name: str, source: Synthesis) -> pa.Table:
 
 
 def synthesis_stage(corpus: Corpus, name: str, source: Synthesis) -> Stage:
-    """The prompts of a source of which its teacher has drawn no picture yet with these steps, guidance and size.
+    """The prompts of a source, or of poems, of which its teacher has drawn no picture yet with these steps, guidance
+    and size.
 
     One seed is one noise on whatever device. A batch of several prompts may round otherwise than each alone: where
     equal bytes are wanted on any machine, `batch` is 1.
@@ -85,14 +92,15 @@ def synthesis_stage(corpus: Corpus, name: str, source: Synthesis) -> Stage:
     about = "\n".join([name, teacher, str(source.steps), str(source.guidance), str(source.size)])
     whole = f"{literal(about)}, seed, strlen(prompt), prompt, coalesce(negative_prompt, '')"
     synthesis_id = sql_digest(f"concat_ws(chr(10), {whole})")
+    asked = "prompts" if source.path else f"({OF_POEMS})"
     return Stage(
         name=f"draw {name}",
         key=("synthesis_id",),
-        inputs=f"SELECT {synthesis_id} AS synthesis_id, prompt, negative_prompt, seed FROM prompts",
+        inputs=f"SELECT {synthesis_id} AS synthesis_id, prompt, negative_prompt, seed FROM {asked}",
         outputs=(SYNTHESES,),
         work=lambda: _Draw(corpus.blobs, name, source, teacher, Tombstones.of(corpus)),
         batch=source.batch * max(1, TAR_PICTURES // source.batch),
-        given={"prompts": prompts(name, source)},
+        given={"prompts": prompts(name, source)} if source.path else {},
         gpu=True,
     )
 
@@ -147,6 +155,7 @@ def _listed(name: str, source: Synthesis) -> Iterator[str]:
     Raises:
         JuZhouError: there are no files, or of several formats.
     """
+    assert source.path
     place = Place.of(source.path)
     endings = {format + packed: format for format in READERS for packed in PACKED}
     paths = place.listed(name, list(endings)).column("path").to_pylist()
@@ -198,7 +207,7 @@ class Teacher:
         told |= {"height": source.size, "width": source.size}
         self._told = {key: value for key, value in told.items() if key in takes}
         # Without a column there is none to tell, but such a pipeline guides by nothing unless it is told of one.
-        self._negative = "negative_prompt" in takes and (free or source.negative_prompt is not None)
+        self._negative = "negative_prompt" in takes and (free or not source.path or source.negative_prompt is not None)
         try:
             self([CONTROL])
         except Exception as error:

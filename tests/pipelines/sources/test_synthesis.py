@@ -20,7 +20,8 @@ from pipelines.sources.synthesis import Teacher, add_candidates, add_fetches, pr
 from pipelines.stage import pending, run
 from schemas.errors import JuZhouError
 from schemas.identity import digest
-from schemas.recipe import Synthesis
+from schemas.recipe import Recipe, Synthesis
+from schemas.tables import pairs_table
 
 BEYOND = "@"
 """A character that the tokenizer knows and the text encoder does not."""
@@ -308,3 +309,33 @@ def test_a_row_a_prompt(corpus: Corpus, tmp_path: Path, teacher: str) -> None:
         assert row["found_at"] == row["fetched_at"] == row["drawn_at"]
     [failed] = corpus.sql("SELECT * FROM fetches WHERE status = 'permanent'").to_pylist()
     assert failed["error"].startswith("IndexError") and failed["image_id"] is None
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_without_a_path_the_poems_are_drawn_each_prompt_once(corpus: Corpus, teacher: str) -> None:
+    paired = pairs_table("0")
+    corpus.adopt("{}", [paired])
+    mine = Synthesis(kind="synthesis", teacher=teacher, steps=1, size=32)
+    assert run(corpus, synthesis_stage(corpus, "mine", mine), silent) == 0
+    shown = [("a", "moon, ink"), ("a", "moon, oil"), ("b", "moon, ink"), ("c", None)]
+    rows = [
+        {"poem_id": digest(poem.encode()), "rank": rank, "prompt": prompt, "negative_prompt": prompt and "blur"}
+        for rank, (poem, prompt) in enumerate(shown, start=1)
+    ]
+    corpus.append(paired, pa.Table.from_pylist(rows, paired.schema))
+    assert run(corpus, synthesis_stage(corpus, "mine", mine), silent) == 2
+    drawn = corpus.sql("SELECT prompt, negative_prompt, status FROM syntheses ORDER BY prompt").to_pylist()
+    assert [tuple(row.values()) for row in drawn] == [("moon, ink", "blur", "ok"), ("moon, oil", "blur", "ok")]
+    add_candidates(corpus, "mine", None, "0")
+    poems = corpus.sql("SELECT DISTINCT poem_id FROM candidates JOIN pairs ON caption = prompt").num_rows
+    assert poems == 2
+
+
+def test_a_source_without_a_path_wants_poems_and_names_no_columns() -> None:
+    with pytest.raises(ValueError, match="have no columns to name"):
+        Synthesis(kind="synthesis", teacher="none", seed="seed")
+    recipe = {"corpus": "c", "measures": ["size"], "policy": "p.yaml", "release": "r"}
+    drawn = {"sources": {"mine": {"kind": "synthesis", "teacher": "none"}}}
+    with pytest.raises(ValueError, match="asks for none"):
+        Recipe.model_validate(recipe | drawn)
+    assert Recipe.model_validate(recipe | drawn | {"poetry": {"collection": "whole"}}).poetry
