@@ -123,15 +123,12 @@ def freeze(release: Path, count: int) -> None:
                         "offset": offset["jpg"],
                         "length": len(content),
                         "caption": caption,
-                        "poem_lines": [],
                         "size": {"width": width, "height": height},
                     }
                 )
         sha256 = hashlib.sha256(tar.read_bytes()).hexdigest()
         shards.append(Shard(name=tar.name, split="train", sha256=sha256, bytes=tar.stat().st_size, samples=A_TAR))
     table = pa.Table.from_pylist(rows)
-    lines = table.column_names.index("poem_lines")
-    table = table.set_column(lines, "poem_lines", table["poem_lines"].cast(pa.list_(pa.string())))
     pq.write_table(table, release / "samples.parquet")
     manifest = Manifest(
         name=release.name,

@@ -113,9 +113,14 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         duplicates=duplicates,
         semantic=_semantic(recipe.dedupe.semantic, tables, duplicates),
         caption=[caption.simplified_stage(_names(recipe, tables))]
-        + ([caption.lines_stage(), caption.poem_stage(corpus, poetry)] if poetry else []),
+        + (_captions_of_poems(corpus, poetry) if poetry else []),
         poetry=[variants.table(), *imagery.keywords_stage().outputs, *pairs.pairs_stage().outputs] if poetry else [],
     )
+
+
+def _captions_of_poems(corpus: Corpus, poetry: Poetry) -> list[Stage]:
+    [keywords] = imagery.keywords_stage().outputs
+    return [caption.triplets_stage(keywords), caption.lines_stage(), caption.line_stage(corpus, poetry)]
 
 
 def _semantic(wanted: Semantic | None, tables: dict[str, Table], duplicates: Table) -> tuple[Table, Table] | None:

@@ -64,19 +64,42 @@ def lines_stage() -> Stage:
     )
 
 
-def poem_stage(corpus: Corpus, poetry: Poetry) -> Stage:
+def line_stage(corpus: Corpus, poetry: Poetry) -> Stage:
     """The best lines for each kept sample, by what its caption says."""
     lines = lines_table()
     facts = fingerprint(
         version=1, lines=lines.path, kept=poetry.lines, collection=poetry.collection, shared=SHARED_WEIGHT
     )
-    table = captions_table("poem", facts)
+    table = captions_table("line", facts)
     return Stage(
-        name="caption poems",
+        name="caption lines",
         key=("sample_id",),
         inputs=KEPT,
         outputs=(table,),
         work=lambda: _Match(corpus, table, lines, poetry.lines),
+    )
+
+
+def triplets_stage(keywords: Table) -> Stage:
+    """What a kept picture that was drawn of a poem is of: the poem's keywords, and the whole of it.
+
+    Poems that show the same are drawn once; the one of the lowest poem_id then stands for them.
+
+    Args:
+        keywords: the table of what poems show.
+    """
+    facts = fingerprint(version=1, keywords=keywords.path)
+    tables = captions_table("keywords", facts), captions_table("poem", facts)
+    return Stage(
+        name="caption triplets",
+        key=("sample_id",),
+        inputs=f"""
+            SELECT sample_id, poem_id, title, author, keywords, lines
+            FROM (SELECT sample_id, min(poem_id) AS poem_id FROM ({KEPT}) JOIN pairs ON caption = prompt GROUP BY ALL)
+            JOIN poems USING (poem_id) JOIN keywords USING (poem_id)
+        """,
+        outputs=tables,
+        work=lambda: _Triplets(*tables),
     )
 
 
@@ -102,6 +125,23 @@ class _Simplify:
 
     def lost(self, batch: pa.Table, error: str) -> Rows:
         return _without_text(self._table, batch)
+
+
+class _Triplets:
+    def __init__(self, keywords: Table, poem: Table) -> None:
+        self._texts = ((keywords, "keywords", ", "), (poem, "lines", "\n"))
+
+    def __call__(self, batch: pa.Table) -> Rows:
+        rows = batch.select(["sample_id", "poem_id", "title", "author"]).to_pylist()
+        made: list[tuple[Table | None, pa.Table]] = []
+        for table, column, between in self._texts:
+            texts = [between.join(parts) for parts in batch.column(column).to_pylist()]
+            found = [row | {"rank": 1, "text": text} for row, text in zip(rows, texts, strict=True)]
+            made.append((table, pa.Table.from_pylist(found, schema=CAPTIONS)))
+        return made
+
+    def lost(self, batch: pa.Table, error: str) -> Rows:
+        return [rows for table, _, _ in self._texts for rows in _without_text(table, batch)]
 
 
 class _Lines:

@@ -52,7 +52,7 @@ KEPT = f"""
     SELECT corpus.caption, corpus.tar, corpus."offset", corpus.length, {{scores}} AS scores,
         poem.text AS line, poem.author, poem.title, poem.score AS fit
     FROM corpus LEFT JOIN captions AS poem
-        ON poem.sample_id = corpus.sample_id AND poem.kind = 'poem' AND poem.rank = 1
+        ON poem.sample_id = corpus.sample_id AND poem.kind = 'line' AND poem.rank = 1
     WHERE verdict.kept ORDER BY corpus.sample_id LIMIT {KEPT_SHOWN}
 """
 

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from schemas.strict import Strict
 
-CaptionKind = Literal["simplified", "poem"]
+CaptionKind = Literal["simplified", "original", "keywords", "line", "poem"]
 Tracker = Literal["tensorboard", "wandb"]
 Feature = Literal["latents", "texts"]
 
@@ -167,8 +167,10 @@ class Training(Strict):
     seed: int = 0
     size: Annotated[int, Field(gt=0, multiple_of=32)] = 64
     """The pictures' side in pixels."""
-    captions: dict[CaptionKind, PositiveFloat] = Field(default={"simplified": 0.8, "poem": 0.2}, min_length=1)
-    """How often each kind of text stands beside a picture; a sample without a poem shows its caption."""
+    captions: dict[CaptionKind, PositiveFloat] = Field(default={"simplified": 0.8, "line": 0.2}, min_length=1)
+    """How often each kind of text stands beside a picture: its caption in Simplified script, or as it was found; the
+    keywords of the poem of which it was drawn, or that poem; the line of a poem that fits best. A sample that has none
+    of a kind shows its caption."""
     workers: PositiveInt = 1
     readers: PositiveInt = 1
     """Threads of each worker that read the next batches while it trains."""

@@ -1,6 +1,7 @@
 """Opens a release, and nothing else: where its pictures lie, what stands beside them, and what training may see."""
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,16 @@ from schemas.training import CaptionKind
 HELD = 8
 """Pictures that training does not see, so that reconstructions and samples show what was not seen."""
 
-COLUMNS = ["sample_id", "image_id", "split", "release", "shard", "offset", "length", "caption", "poem_lines", "size"]
-KINDS: tuple[CaptionKind, ...] = ("simplified", "poem")
+COLUMNS = ["sample_id", "image_id", "split", "release", "shard", "offset", "length", "size"]
+WORDS: dict[CaptionKind, str] = {
+    "simplified": "caption",
+    "original": "original_caption",
+    "keywords": "keywords",
+    "line": "poem_lines",
+    "poem": "poem",
+}
+"""The column of each kind of text."""
+KINDS = tuple(WORDS)
 """The kinds of text beside a picture, in the order of `Release.samples`."""
 
 HANZI = r"\p{Han}"
@@ -68,8 +77,11 @@ class Release:
     the order of their ids, whatever the order on disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kinds: Collection[CaptionKind] = KINDS) -> None:
         """Read the manifest and the rows.
+
+        Args:
+            kinds: the kinds of text that will be asked for; the others are not read.
 
         Raises:
             JuZhouError: no release there, its base is not beside it, or fewer pictures than training needs.
@@ -79,7 +91,7 @@ class Release:
         manifest = Manifest.load(folder)
         self.name, self.digest = manifest.name, manifest.digest
         self._buckets: dict[int, Buckets] = {}
-        rows, pictures, order = self._read()
+        rows, pictures, order = self._read([WORDS[kind] for kind in KINDS if kind in {"simplified", *kinds}])
         if len(order) < 2 * HELD:
             raise JuZhouError(
                 f"{folder}: {len(order)} pictures are too few to train on; at least {2 * HELD} are needed"
@@ -93,23 +105,20 @@ class Release:
 
         seen = number[pictures] >= 0
         rows, image = rows.filter(pa.array(seen)), number[pictures[seen]]
-        captions = rows["caption"]
-        lines = pc.binary_join(rows["poem_lines"], "，").cast(pa.large_string())
-        poems = pc.if_else(pc.equal(pc.fill_null(lines, ""), ""), captions, lines)
-        self.texts, *texts = _numbered(captions, poems)
+        self.texts, *texts = _numbered(*_texts(rows))
         """Every text once, in order; the first is the empty one."""
         samples = np.stack([image, *texts], axis=1)
         self.samples: Numbers = samples[image >= HELD]
-        """(samples, 1 + kinds): a picture, and its text of each of `KINDS`; the poem's is the caption without one."""
+        """(samples, 1 + kinds): a picture, and its text of each of `KINDS`; its caption where it has none."""
         held = samples[image < HELD]
         self.held: Numbers = held[np.unique(held[:, 0], return_index=True)[1]]
         """The same of the held pictures, one sample each."""
 
-    def _read(self) -> tuple[pa.Table, Numbers, Numbers]:
+    def _read(self, words: list[str]) -> tuple[pa.Table, Numbers, Numbers]:
         """The rows by sample_id; each one's picture, numbered by image_id; a row of each picture that is wanted."""
         try:
             file = pq.ParquetFile(self.folder / "samples.parquet")
-            rows = file.read([name for name in COLUMNS if name in file.schema_arrow.names])
+            rows = file.read([name for name in COLUMNS + words if name in file.schema_arrow.names])
         except (OSError, ValueError) as error:
             raise JuZhouError(f"{self.folder}: no release to train on ({error}); get it anew") from error
         rows = rows.set_column(rows.column_names.index("caption"), "caption", rows["caption"].cast(pa.large_string()))
@@ -219,6 +228,19 @@ def _id_halves(ids: pa.ChunkedArray) -> tuple[npt.NDArray[np.uint64], npt.NDArra
     numbers = np.frombuffer(fixed.buffers()[1], dtype=">u8", offset=16 * fixed.offset, count=2 * len(fixed))
     high, low = numbers.reshape(-1, 2).astype(np.uint64).T
     return low, high
+
+
+def _texts(rows: pa.Table) -> list[pa.ChunkedArray]:
+    """Each row's text of every one of `KINDS`; its caption where it has none."""
+    captions = rows["caption"]
+    found = []
+    for column in WORDS.values():
+        texts = rows[column] if column in rows.column_names else captions
+        if pa.types.is_list(texts.type):
+            texts = pc.binary_join(pc.list_slice(texts, 0, 1), "")
+        texts = pc.fill_null(texts.cast(pa.large_string()), "")
+        found.append(pc.if_else(pc.equal(texts, ""), captions, texts))
+    return found
 
 
 def _numbered(*columns: pa.ChunkedArray) -> tuple[Any, ...]:

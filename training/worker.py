@@ -42,7 +42,7 @@ def work(config: dict[str, Any]) -> None:
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
     stages = (AutoencoderStage, DecoderStage, AlignStage, FlowStage, TrajectoryStage, DMD2Stage)
     kinds = {kind.name: kind for kind in stages}
-    release = Release(Path(config["release"]))
+    release = Release(Path(config["release"]), recipe.captions.keys())
     for name in config["pending"]:
         folder = folders[name]
         if name in FEATURES:

@@ -222,7 +222,7 @@ def _limits(manifest: Manifest) -> str:
     )
     poems = "\n- Poem lines were found by the caption's words and vectors; nobody has read them all."
     return f"""## Known limits
-{scorers}{poems if any(name == "captions/poem" for name in manifest.variants) else ""}
+{scorers}{poems if any(name == "captions/line" for name in manifest.variants) else ""}
 - Captions are what pages say of their pictures, brought to Simplified script; they were not written for this use.
 - Splits part groups of copies and look-alikes, not every pair: two pictures can be near each other and belong to two
   groups.

@@ -37,6 +37,8 @@ ABOUT = {
     "original_caption": "As it was found.",
     "caption_from": "Where on the page the caption stood.",
     "poem_lines": "Lines of poems that fit, best first.",
+    "keywords": "What the poem shows of which the picture was drawn.",
+    "poem": "That poem, line by line.",
     "source": "The source of the corpus's recipe.",
     "url": "Where the picture was fetched.",
     "page_url": "The page that showed it.",

@@ -21,7 +21,7 @@ WHERE = ["tar", "tar_offset", "length"]
 SELECTION = """
     SELECT corpus.sample_id, corpus.image_id, {split} AS split,
         coalesce(simplified.text, corpus.caption) AS caption, corpus.caption AS original_caption, corpus.caption_from,
-        coalesce(poem_lines, []) AS poem_lines, coalesce(poems, []) AS poems, found.words,
+        coalesce(poem_lines, []) AS poem_lines, coalesce(poems, []) AS poems, drawn.keywords, drawn.poem, found.words,
         corpus.source, corpus.url, corpus.page_url, corpus.licence, corpus.format, corpus.orientation, corpus.repeats,
         {tail} AS tail, corpus.tar, corpus."offset" AS tar_offset, corpus.length
     FROM corpus
@@ -30,8 +30,12 @@ SELECTION = """
     LEFT JOIN (
         SELECT sample_id, list(text ORDER BY rank) AS poem_lines,
             list({{'line': text, 'title': title, 'author': author, 'score': score}} ORDER BY rank) AS poems
-        FROM captions WHERE kind = 'poem' AND text IS NOT NULL GROUP BY sample_id
+        FROM captions WHERE kind = 'line' AND text IS NOT NULL GROUP BY sample_id
     ) AS lines USING (sample_id)
+    LEFT JOIN (
+        SELECT sample_id, max(text) FILTER (kind = 'keywords') AS keywords, max(text) FILTER (kind = 'poem') AS poem
+        FROM captions WHERE kind IN ('keywords', 'poem') GROUP BY sample_id
+    ) AS drawn USING (sample_id)
     {joins}
     WHERE corpus.verdict.kept ORDER BY corpus.sample_id
 """

@@ -24,7 +24,18 @@ PICTURE = "jpg"
 bytes."""
 BESIDE = 3_500
 """About what a sample takes in a tar beside its picture: three headers, its words, and what fills their blocks."""
-TEXTS = ("caption", "original_caption", "caption_from", "source", "url", "page_url", "licence", "format")
+TEXTS = (
+    "caption",
+    "original_caption",
+    "caption_from",
+    "source",
+    "url",
+    "page_url",
+    "licence",
+    "keywords",
+    "poem",
+    "format",
+)
 """Columns of samples.parquet that stand in a sample's JSON too."""
 CONTENT = ("caption", "poem_lines", "words", *TEXTS[2:-1])
 """The columns that decide what a shard holds of a sample, beside its sample_id."""

@@ -4,12 +4,12 @@ import pyarrow as pa
 import pytest
 
 from filters.names import Names
-from pipelines.caption import lines_stage, poem_stage, simplified_stage
+from pipelines.caption import line_stage, lines_stage, simplified_stage, triplets_stage
 from pipelines.corpus import Corpus
 from pipelines.stage import pending, run
 from schemas.identity import digest
 from schemas.recipe import Poetry
-from schemas.tables import POEMS, SAMPLES, measure_table, verdicts_table
+from schemas.tables import KEYWORDS, POEMS, SAMPLES, keywords_table, measure_table, pairs_table, verdicts_table
 
 POEMS_READ = {
     "静夜思": ("李白", ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]),
@@ -43,7 +43,7 @@ def kept(corpus: Corpus) -> Corpus:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_lines_fit_what_a_caption_says(kept: Corpus) -> None:
-    stages = [simplified_stage(), lines_stage(), poem_stage(kept, Poetry(lines=2))]
+    stages = [simplified_stage(), lines_stage(), line_stage(kept, Poetry(lines=2))]
     kept.adopt("{}", [VERDICTS, *(table for stage in stages if stage.name != "read poems" for table in stage.outputs)])
     for stage in stages:
         run(kept, stage, silent)
@@ -52,12 +52,12 @@ def test_lines_fit_what_a_caption_says(kept: Corpus) -> None:
     ).to_pylist()
     simplified = {row["caption"]: row["text"] for row in rows if row["kind"] == "simplified"}
     assert simplified == {"一張橘子的圖片": "一张橘子的图片", "月亮": "月亮", "雪山": "雪山", "Ａ　Ｂ": "A B"}
-    best = {row["caption"]: row for row in rows if row["kind"] == "poem" and row["rank"] == 1}
+    best = {row["caption"]: row for row in rows if row["kind"] == "line" and row["rank"] == 1}
     assert best["一張橘子的圖片"]["text"] == "江南有丹橘，经冬犹绿林。"
     assert (best["一張橘子的圖片"]["author"], best["一張橘子的圖片"]["title"]) == ("张九龄", "感遇")
     assert "明月" in best["月亮"]["text"]
     assert best["雪山"]["title"] == "江雪"
-    ranks = [(row["rank"], row["score"]) for row in rows if row["kind"] == "poem" and row["caption"] == "月亮"]
+    ranks = [(row["rank"], row["score"]) for row in rows if row["kind"] == "line" and row["caption"] == "月亮"]
     assert [rank for rank, _ in ranks] == [1, 2] and ranks[0][1] >= ranks[1][1]
     assert all(run(kept, stage, silent) == 0 for stage in stages)
 
@@ -73,3 +73,24 @@ def test_names_of_private_persons_are_masked_where_asked(kept: Corpus) -> None:
     [(table, written)] = asked.work()(pending(kept, asked))  # type: ignore[misc]
     assert table == asked.outputs[0]
     assert set(written.column("text").to_pylist()) == {"某人的图片", "月亮", "雪山", "A B"}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_picture_drawn_of_a_poem_has_its_keywords_and_the_whole_of_it(kept: Corpus) -> None:
+    shown, paired = keywords_table("lite", "0"), pairs_table("0")
+    stage = triplets_stage(shown)
+    kept.adopt("{}", [VERDICTS, shown, paired, *stage.outputs])
+    ids = {title: digest(title.encode()) for title in POEMS_READ}
+    seen = [{"poem_id": poem_id, "keywords": ["雪", "山"]} for poem_id in ids.values()]
+    kept.append(shown, pa.Table.from_pylist(seen, KEYWORDS))
+    asked = [("江雪", "雪山"), ("静夜思", "被拒绝"), ("感遇", "雪山")]
+    rows = [{"poem_id": ids[title], "rank": 1, "prompt": prompt} for title, prompt in asked]
+    kept.append(paired, pa.Table.from_pylist(rows, paired.schema))
+    assert run(kept, stage, silent) == 1
+    found = kept.sql("SELECT kind, text, title FROM captions JOIN samples USING (sample_id) ORDER BY kind").to_pylist()
+    of = min("江雪", "感遇", key=ids.__getitem__)
+    assert [(row["kind"], row["text"], row["title"]) for row in found] == [
+        ("keywords", "雪, 山", of),
+        ("poem", "\n".join(POEMS_READ[of][1]), of),
+    ]
+    assert run(kept, stage, silent) == 0

@@ -60,7 +60,10 @@ SCHEMA = pa.schema(
         ("offset", pa.int64()),
         ("length", pa.int64()),
         ("caption", pa.string()),
+        ("original_caption", pa.string()),
+        ("keywords", pa.string()),
         ("poem_lines", pa.list_(pa.string())),
+        ("poem", pa.string()),
         ("size", pa.struct([("width", pa.int32()), ("height", pa.int32())])),
     ]
 )
@@ -99,7 +102,7 @@ def write_manifest(folder: Path, rows: list[dict[str, object]]) -> None:
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """36 pictures of a coloured shape each, every sixth with a poem."""
+    """36 pictures of a coloured shape each, every sixth with lines of a poem, every sixth drawn of one."""
     folder = tmp_path_factory.mktemp("release")
     rows: list[dict[str, object]] = []
     with tarfile.open(folder / "train-00000.tar", "w") as tar:
@@ -122,6 +125,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
                             "caption": caption,
                             "size": {"width": 48, "height": 40},
                             "poem_lines": ["白日依山尽", "黄河入海流"] if len(rows) % 6 == 0 else [],
+                            "original_caption": f"{hanzi}的{word}",
+                            "poem": "床前明月光，\n疑是地上霜。" if len(rows) % 6 == 1 else None,
+                            "keywords": "床, 月亮, 霜" if len(rows) % 6 == 1 else None,
                         }
                     )
                     tar.addfile(entry, io.BytesIO(content))

@@ -63,12 +63,17 @@ def test_columns_say_what_the_rows_do(release: Path) -> None:
     rows = {row["offset"]: row for row in pq.read_table(release / "samples.parquet").to_pylist()}
     samples = [*opened.samples.tolist(), *opened.held.tolist()]
     assert len(samples) == len(rows)
-    for image, caption, poem in samples:
+    for image, caption, original, keywords, line, poem in samples:
         row = rows[opened.pictures.offset[image]]
         assert opened.texts[caption].as_py() == row["caption"]
-        assert opened.texts[poem].as_py() == ("，".join(row["poem_lines"]) or row["caption"])
+        assert opened.texts[original].as_py() == row["original_caption"]
+        assert opened.texts[line].as_py() == (row["poem_lines"] or [row["caption"]])[0]
+        assert opened.texts[keywords].as_py() == row["keywords"] or row["caption"]
+        assert opened.texts[poem].as_py() == row["poem"] or row["caption"]
         assert opened.pictures.length[image] == row["length"]
         assert (opened.pictures.width[image], opened.pictures.height[image]) == (48, 40)
+    alone = Release(release, {"simplified"})
+    assert {*alone.texts.to_pylist()} == {"", *(row["caption"] for row in rows.values())}
     texts = opened.texts.to_pylist()
     assert texts == sorted(set(texts)) and texts[0] == ""
 
