@@ -454,6 +454,17 @@ def scenes(
 
 
 @app.command()
+def refine(poem: Annotated[str, typer.Argument(help="A poem, or a line of one.")]) -> None:
+    """Say what a poem shows, as a prompt: its visual keywords, found by the lexicon that comes along.
+
+    Example: juzhou refine "朝辞白帝彩云间，千里江陵一日还"
+    """
+    from pipelines.poetry.refine import refined
+
+    _say(refined(poem))
+
+
+@app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw, in Chinese.")],
     checkpoint: Annotated[
@@ -464,6 +475,9 @@ def generate(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same picture.")] = 0,
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture's file.")] = Path("picture.png"),
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Draw what the poem shows, as `juzhou refine` says it.")
+    ] = False,
 ) -> None:
     """Draw a picture.
 
@@ -474,6 +488,11 @@ def generate(
     from model.pipeline import SHIPPED, JuZhouPipeline, quiet
 
     quiet()
+    if refine:
+        from pipelines.poetry.refine import refined
+
+        prompt = refined(prompt)
+        _say(prompt)
     pipeline = JuZhouPipeline.from_pretrained(checkpoint or SHIPPED)
     [picture] = pipeline(prompt, num_inference_steps=steps, seed=seed)
     output.parent.mkdir(parents=True, exist_ok=True)
