@@ -5,7 +5,9 @@
     python benchmarks/scene_detector.py --quick              a fifth of the scenes
     python benchmarks/scene_detector.py --fit                train it anew (about four minutes of one core)
 
-`wrong` are the same pictures scored against other prompts of their category: what luck would get.
+`stamps` are scenes of cut-outs that nothing was fitted on, Tux Paint's photographs and drawings of such kinds (GPL-2:
+fetched, looked at, never kept): how far the detector knows a kind, and not the emoji of it alone. `wrong` are the
+pictures scored against other prompts of their category: what luck would get.
 """
 
 import argparse
@@ -26,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from model import device
 from model.pipeline import JuZhouPipeline
+from pipelines.material import pairs
 from pipelines.scenes import Cutouts, Standing, compose, emoji
-from schemas.scenes import CATEGORIES, COLOURS, KINDS, SHARES, Scene, draw, prompts
+from schemas.scenes import BY_NAME, CATEGORIES, COLOURS, KINDS, SHARES, Scene, Thing, draw, prompts
 from training.evaluation.detector import STRIDE, WEIGHTS, Detector, load, look
-from training.evaluation.scenes import score, told
+from training.evaluation.scenes import right, score, told
 
 SIZE = 64
 FITTED_ON = 30_000
@@ -131,6 +134,33 @@ def reconstructed(checkpoint: Path, pictures: Tensor) -> Tensor:
     return torch.cat([autoencoder.decode(autoencoder.encode(part).latent).sample for part in pictures.split(64)])
 
 
+def stamps() -> list[tuple[str, Path]]:
+    """Tux Paint's cut-outs of kinds that the detector knows, by their captions; none where they cannot be had."""
+    kinds = {name: kind.name for kind in KINDS for name in kind.names}
+    return [
+        (kinds[pair.caption], pair.picture)
+        for pair in pairs(print)
+        if pair.source == "tuxpaint" and pair.caption in kinds
+    ]
+
+
+def known(cutouts: Sequence[tuple[str, Path]]) -> dict[str, float]:
+    """The share of scenes of one and of two such cut-outs, three of each cut-out, in which all are found."""
+    random = Random("stamps")
+    others = random.sample(cutouts * 3, 3 * len(cutouts))
+    asked = [[cutout] for cutout in cutouts * 3] + [
+        [one, other] for one, other in zip(cutouts * 3, others, strict=True) if one[0] != other[0]
+    ]
+    outcomes: dict[str, list[bool]] = {"single": [], "two": []}
+    for number, chosen in enumerate(asked):
+        scene = Scene("single" if len(chosen) == 1 else "two", tuple(Thing(BY_NAME[kind]) for kind, _ in chosen))
+        picture, _ = compose(scene, Cutouts(dict(chosen)), SIZE, Random(f"stamps {number}"))
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
+        [found] = look(load()[0], pixels).found
+        outcomes[scene.category].append(right(found, scene))
+    return {category: round(float(np.mean(results)), 4) for category, results in outcomes.items() if results}
+
+
 def main() -> None:
     """Measure, after the fit if that is asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,6 +186,9 @@ def main() -> None:
         figures |= {f"frechet_{name}": round(reached.frechet, 3)}
     if given.checkpoint:
         figures["ceiling"] = round(ways["autoencoder"].overall / ways["scenes"].overall, 4)
+    if cutouts := stamps():
+        figures |= {"stamps": len(cutouts), "stamps_of_kinds": len(dict(cutouts)), "known_stamps": known(cutouts)}
+        print(f"    stamps: {len(cutouts)} of {len(dict(cutouts))} kinds: {figures['known_stamps']}")
     print(json.dumps(figures))
 
 
