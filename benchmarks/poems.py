@@ -71,7 +71,7 @@ def read(folder: Path, only: str | None) -> dict[str, object]:
             "poems": sum(row["n"] for row in standing),
             "by_dynasty": {row["dynasty"]: row["n"] for row in standing},
             "by_reason": {f"{row['dynasty']} {row['what']}": row["n"] for row in reasons},
-            "keywords": corpus.sql("SELECT sum(len(keywords)) AS n FROM keywords").column(0)[0].as_py(),
+            "keywords": corpus.sql("SELECT sum(len(keywords))::BIGINT AS n FROM keywords").column(0)[0].as_py(),
             "seconds": seconds,
             "gigabytes_of_the_driver": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         }
