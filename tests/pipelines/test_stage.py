@@ -223,7 +223,8 @@ def test_a_run_waits_for_what_soon_falls_due_and_for_nothing_else(corpus: Corpus
 
 
 def test_derived_rows_come_once(corpus: Corpus) -> None:
-    columns = "NULL AS author, '' AS dynasty, '' AS form, []::VARCHAR[] AS lines, '' AS source"
+    listed = ("tags", "lines", "original_lines")
+    columns = ", ".join(f"NULL::VARCHAR{'[]' if name in listed else ''} AS {name}" for name in POEMS.schema.names[2:])
     titles = "SELECT DISTINCT unnest(['1', '2', '2']) AS title"
     query = f"SELECT unhex(repeat(title, 32)) AS poem_id, title, {columns} FROM ({titles})"
     assert derive(corpus, POEMS, query) == 2

@@ -25,6 +25,14 @@ def english(caption: str) -> str:
     return f"a {COLOURS[hanzi]} {SHAPES[shape]}"
 
 
+def with_originals(folder: Path, table: pa.Table, originals: pa.Array | pa.ChunkedArray | None) -> None:
+    """Give the samples of a release other original captions, or none."""
+    rows = table.drop_columns(["original_caption"])
+    rows = rows if originals is None else rows.append_column("original_caption", originals)
+    pq.write_table(rows, folder / "samples.parquet")
+    write_manifest(folder, table.to_pylist())
+
+
 @pytest.fixture(scope="module")
 def translated(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The release with originals: in English but for what is red."""
@@ -33,8 +41,7 @@ def translated(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = pq.read_table(folder / "samples.parquet")
     captions = table["caption"].to_pylist()
     originals = [text if text.startswith("红") else english(text) for text in captions]
-    pq.write_table(table.append_column("original_caption", pa.array(originals)), folder / "samples.parquet")
-    write_manifest(folder, table.to_pylist())
+    with_originals(folder, table, pa.array(originals))
     return folder
 
 
@@ -96,14 +103,16 @@ def test_what_cannot_be_learnt_is_said_in_one_line(
 ) -> None:
     with pytest.raises(ValueError, match="set `adapt` too"):
         recipe(teacher=str(teacher), text_encoder="somewhere")
+    bare = tmp_path / "bare"
+    shutil.copytree(release, bare)
+    with_originals(bare, pq.read_table(bare / "samples.parquet"), None)
     with pytest.raises(JuZhouError, match="no original captions"):
-        AlignStage(Job(Release(release), recipe(teacher=str(teacher)), trained))
+        AlignStage(Job(Release(bare), recipe(teacher=str(teacher)), trained))
     with pytest.raises(JuZhouError, match="no English CLIP text tower"):
         AlignStage(Job(Release(translated), recipe(teacher=str(tmp_path / "none")), trained))
     alike = tmp_path / "alike"
     shutil.copytree(release, alike)
     table = pq.read_table(alike / "samples.parquet")
-    pq.write_table(table.append_column("original_caption", table["caption"]), alike / "samples.parquet")
-    write_manifest(alike, table.to_pylist())
+    with_originals(alike, table, table["caption"])
     with pytest.raises(JuZhouError, match="no captions that were translated"):
         AlignStage(Job(Release(alike), recipe(teacher=str(teacher)), trained))

@@ -40,7 +40,7 @@ def test_texts_kept_or_anew(release: Path, trained: dict[str, Path]) -> None:
     one, other = (texts(*texts.load(numbers)) for texts in (kept, anew))
     assert (
         torch.equal(one.mask, other.mask)
-        and one.mask.shape[1] == max(len(opened.texts[int(n)].as_py()) for n in numbers) + 2
+        and one.mask.shape[1] == max(len("".join(opened.texts[int(n)].as_py().split())) for n in numbers) + 2
     )
     torch.testing.assert_close(one.hidden, other.hidden, atol=5e-3, rtol=5e-3)
     assert (one.hidden[~one.mask] == 0).all()
