@@ -103,8 +103,7 @@ def _salient(shown: list[str]) -> list[str]:
 
 
 def _said(word: str, shown: list[str]) -> bool:
-    special = GENERAL.get(word, ())
-    return any(other != word and other.endswith(special) for other in shown) if special else False
+    return any(other != word and other.endswith(GENERAL.get(word, ())) for other in shown)
 
 
 def keywords_stage() -> Stage:

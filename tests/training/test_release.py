@@ -68,8 +68,8 @@ def test_columns_say_what_the_rows_do(release: Path) -> None:
         assert opened.texts[caption].as_py() == row["caption"]
         assert opened.texts[original].as_py() == row["original_caption"]
         assert opened.texts[line].as_py() == (row["poem_lines"] or [row["caption"]])[0]
-        assert opened.texts[keywords].as_py() == row["keywords"] or row["caption"]
-        assert opened.texts[poem].as_py() == row["poem"] or row["caption"]
+        assert opened.texts[keywords].as_py() == (row["keywords"] or row["caption"])
+        assert opened.texts[poem].as_py() == (row["poem"] or row["caption"])
         assert opened.pictures.length[image] == row["length"]
         assert (opened.pictures.width[image], opened.pictures.height[image]) == (48, 40)
     alone = Release(release, {"simplified"})
