@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections import Counter
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from opencc import OpenCC
 
 from filters import e5
 from pipelines.corpus import Corpus
+from pipelines.poetry import poems
 from pipelines.poetry.variants import STANDING
 from pipelines.stage import Rows, Stage
 from schemas.identity import fingerprint
@@ -105,12 +105,7 @@ def triplets_stage(keywords: Table) -> Stage:
 
 def simplified(text: str) -> str:
     """A text in Simplified script, NFKC, with single spaces."""
-    return " ".join(_to_simplified().convert(unicodedata.normalize("NFKC", text)).split())
-
-
-@lru_cache(maxsize=1)
-def _to_simplified() -> OpenCC:
-    return OpenCC("t2s")
+    return " ".join(poems.simplified(unicodedata.normalize("NFKC", text)).split())
 
 
 class _Simplify:
