@@ -26,7 +26,7 @@ from pipelines import (
 )
 from pipelines.corpus import Corpus
 from pipelines.miniweb import MiniWeb as Web
-from pipelines.poetry import imagery, pairs, poems, variants
+from pipelines.poetry import imagery, pairs, poems, reading, variants
 from pipelines.releases import release
 from pipelines.sources import folder, parquet, scenes, site, synthesis, tar, urls, warc
 from pipelines.stage import Progress, Stage, count, run
@@ -69,18 +69,20 @@ class Plan:
     semantic: tuple[Table, Table] | None
     """Cluster centres and look-alikes."""
     caption: list[Stage]
+    reading: list[Stage]
+    """What poems show, by a language model."""
     poetry: list[Table]
-    """The variants of poems, and what poems show."""
+    """The variants of poems, what they show, and how they could be drawn."""
 
     @property
     def stages(self) -> list[Stage]:
         """All that run on Ray."""
-        return [*self.sources, self.fetch, *self.measure, *self.caption]
+        return [*self.reading, *self.sources, self.fetch, *self.measure, *self.caption]
 
     @property
     def variants(self) -> list[Table]:
         """What the views show once this recipe is adopted; verdicts come when they are written."""
-        written = [table for stage in [*self.measure, *self.caption] for table in stage.outputs]
+        written = [table for stage in [*self.reading, *self.measure, *self.caption] for table in stage.outputs]
         return [*written, *self.poetry, *self.translations.values(), self.duplicates, *(self.semantic or ())]
 
 
@@ -114,13 +116,18 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         semantic=_semantic(recipe.dedupe.semantic, tables, duplicates),
         caption=[caption.simplified_stage(_names(recipe, tables))]
         + (_captions_of_poems(corpus, poetry) if poetry else []),
-        poetry=[variants.table(), *imagery.keywords_stage().outputs, *pairs.pairs_stage().outputs] if poetry else [],
+        reading=[reading.reading_stage(corpus, poetry.keywords)] if poetry and poetry.keywords else [],
+        poetry=[variants.table(), _shown(poetry), *pairs.pairs_stage(_shown(poetry)).outputs] if poetry else [],
     )
 
 
 def _captions_of_poems(corpus: Corpus, poetry: Poetry) -> list[Stage]:
-    [keywords] = imagery.keywords_stage().outputs
-    return [caption.triplets_stage(keywords), caption.lines_stage(), caption.line_stage(corpus, poetry)]
+    return [caption.triplets_stage(_shown(poetry)), caption.lines_stage(), caption.line_stage(corpus, poetry)]
+
+
+def _shown(poetry: Poetry) -> Table:
+    """Where it stands what poems show."""
+    return reading.tables_of(poetry.keywords)[1] if poetry.keywords else imagery.keywords_stage().outputs[0]
 
 
 def _semantic(wanted: Semantic | None, tables: dict[str, Table], duplicates: Table) -> tuple[Table, Table] | None:
@@ -250,8 +257,12 @@ def _read_poems(poetry: Poetry, corpus: Corpus, say: Say, progress: Progress) ->
     only = "唐诗三百首.json" if poetry.collection == "tang-300" else None
     run(corpus, poems.poems_stage(poetry.folder or material.poetry(say), only), progress)
     variants.run(corpus)
-    run(corpus, imagery.keywords_stage(), progress)
-    run(corpus, pairs.pairs_stage(), progress)
+    if poetry.keywords:
+        run(corpus, reading.reading_stage(corpus, poetry.keywords), progress)
+        reading.take(corpus, poetry.keywords)
+    else:
+        run(corpus, imagery.keywords_stage(), progress)
+    run(corpus, pairs.pairs_stage(_shown(poetry)), progress)
 
 
 def _train(recipe: Recipe, newest: Path, say: Say) -> list[Path]:

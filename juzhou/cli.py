@@ -453,15 +453,38 @@ def scenes(
     _say(evaluation.summary(scores))
 
 
+Refiner = Annotated[
+    str | None,
+    typer.Option(
+        help="Who says what a poem shows: the folder or hub id of a chat model or of an adapter for one; with an "
+        "endpoint, the model's name there. Without one, the lexicon that comes along does."
+    ),
+]
+Endpoint = Annotated[str | None, typer.Option(help="The base URL of an OpenAI-compatible server that has the refiner.")]
+
+
 @app.command()
-def refine(poem: Annotated[str, typer.Argument(help="A poem, or a line of one.")]) -> None:
-    """Say what a poem shows, as a prompt: its visual keywords, found by the lexicon that comes along.
+def refine(
+    poem: Annotated[str, typer.Argument(help="A poem, or a line of one.")],
+    refiner: Refiner = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Say what a poem shows, as a prompt: its visual keywords. The prompt is the last line.
 
     Example: juzhou refine "朝辞白帝彩云间，千里江陵一日还"
-    """
-    from pipelines.poetry.refine import refined
 
-    _say(refined(poem))
+    Example: juzhou refine "两岸猿声啼不住" --refiner Qwen/Qwen3-1.7B --endpoint http://127.0.0.1:8000/v1
+    """
+    _say(_refined(poem, refiner, endpoint))
+
+
+def _refined(poem: str, refiner: str | None, endpoint: str | None) -> str:
+    from pipelines.poetry.refine import refined
+    from schemas.recipe import LanguageModel
+
+    if endpoint and not refiner:
+        raise JuZhouError(f"{endpoint}: name the model that it is asked for: --refiner NAME")
+    return refined(poem, LanguageModel(model=refiner, endpoint=endpoint) if refiner else None)
 
 
 @app.command()
@@ -478,6 +501,8 @@ def generate(
     refine: Annotated[
         bool, typer.Option("--refine", help="Draw what the poem shows, as `juzhou refine` says it.")
     ] = False,
+    refiner: Refiner = None,
+    endpoint: Endpoint = None,
 ) -> None:
     """Draw a picture.
 
@@ -488,10 +513,8 @@ def generate(
     from model.pipeline import SHIPPED, JuZhouPipeline, quiet
 
     quiet()
-    if refine:
-        from pipelines.poetry.refine import refined
-
-        prompt = refined(prompt)
+    if refine or refiner or endpoint:
+        prompt = _refined(prompt, refiner, endpoint)
         _say(prompt)
     pipeline = JuZhouPipeline.from_pretrained(checkpoint or SHIPPED)
     [picture] = pipeline(prompt, num_inference_steps=steps, seed=seed)

@@ -153,7 +153,8 @@ def derive(
     with corpus.connect() as connection:
         for name, rows in (given or {}).items():
             connection.register(name, rows)
-        lacking = connection.sql(f"SELECT * FROM ({query}) ANTI JOIN {table.path} USING ({keys})")
+        known = f"ANTI JOIN {corpus.rows_of(table)} USING ({keys})" if corpus.parts(table.path) else ""
+        lacking = connection.sql(f"SELECT * FROM ({query}) {known}")
         for rows in _chunks(lacking.to_arrow_reader(DERIVED_ROWS), DERIVED_ROWS):
             corpus.append(table, rows.sort_by([(key, "ascending") for key in table.key]))
             added += rows.num_rows

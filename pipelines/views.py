@@ -12,7 +12,18 @@ import pyarrow as pa
 
 from pipelines.wide import PAGE_HOST, VERDICT, Source, Wide, measure_source, named
 from schemas.errors import JuZhouError
-from schemas.tables import CAPTIONS, DUPLICATES, ENTITIES, ID, KEYWORDS, PAIRS, POEM_VARIANTS, TRANSLATIONS, VERDICTS
+from schemas.tables import (
+    CAPTIONS,
+    DUPLICATES,
+    ENTITIES,
+    ID,
+    KEYWORDS,
+    PAIRS,
+    POEM_VARIANTS,
+    READINGS,
+    TRANSLATIONS,
+    VERDICTS,
+)
 
 MEMORY_SHARE = 0.4
 """Of the machine's memory, what a query may use before it spills; workers need the rest."""
@@ -144,6 +155,7 @@ def connect(place: Place, query: str | None = None) -> duckdb.DuckDBPyConnection
         ("keywords", KEYWORDS),
         ("pairs", PAIRS),
         ("translations", TRANSLATIONS),
+        ("readings", READINGS),
         ("verdicts", VERDICTS),
     )
     for family, schema in families:

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -125,8 +125,8 @@ class Scenes(Strict):
     seed: int = 0
 
 
-class Translate(Strict):
-    """English → Chinese after the picture, so that a translation cannot change what is drawn."""
+class LanguageModel(Strict):
+    """A language model that is asked the same of many texts."""
 
     endpoint: str | None = None
     """The base URL of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`."""
@@ -138,8 +138,15 @@ class Translate(Strict):
     retry_s: float = Field(default=30.0, gt=0)
 
     def origin(self) -> str:
-        """What stands beside each translation."""
+        """What stands beside each answer."""
         return f"{self.model} at {self.endpoint}" if self.endpoint else self.model
+
+
+class Translate(LanguageModel):
+    """English → Chinese after the picture, so that a translation cannot change what is drawn."""
+
+
+AnyModel = TypeVar("AnyModel", bound=LanguageModel)
 
 
 class Synthesis(Strict):
@@ -257,6 +264,8 @@ class Poetry(Strict):
     """Of chinese-poetry: 唐诗三百首, or everything, some 330,000 poems."""
     folder: Path | None = None
     """A clone of its repository; the npm package is fetched when left out."""
+    keywords: LanguageModel | None = None
+    """Says what each poem shows; the lexicon that comes along does when left out."""
     lines: int = Field(default=3, ge=1)
     """Lines kept for a picture."""
 
@@ -351,13 +360,21 @@ class Recipe(Strict):
         """Twelve hex digits of what decides the corpus: no paths of the machine, no training."""
         places: dict[str, Any] = dict.fromkeys(("corpus", "policy", "checkpoints", "report", "training"), True)
         if self.poetry:
-            places["poetry"] = {"folder"}
+            places["poetry"] = {"folder": True, "keywords": {"endpoint"}} if self.poetry.keywords else {"folder"}
         return fingerprint(recipe=self.model_dump(mode="json", exclude=places))
 
 
 def _beside(poetry: Poetry, folder: Path) -> Poetry:
-    """With an absolute path to the clone."""
-    return poetry.model_copy(update={"folder": poetry.folder and (folder / poetry.folder).resolve()})
+    """With absolute paths to the clone, and to a model that lies beside the recipe."""
+    found: dict[str, Any] = {"folder": poetry.folder and (folder / poetry.folder).resolve()}
+    if poetry.keywords:
+        found["keywords"] = _model(poetry.keywords, folder)
+    return poetry.model_copy(update=found)
+
+
+def _model(model: AnyModel, folder: Path) -> AnyModel:
+    """With an absolute path, where it is no endpoint's and lies beside the recipe."""
+    return model if model.endpoint else model.model_copy(update={"model": _local(model.model, folder)})
 
 
 def _placed(source: Any, folder: Path) -> Any:
@@ -367,8 +384,8 @@ def _placed(source: Any, folder: Path) -> Any:
         found["path"] = str(folder / path)
     if isinstance(source, Synthesis):
         found["teacher"] = _local(source.teacher, folder)
-        if source.translate and not source.translate.endpoint:
-            found["translate"] = source.translate.model_copy(update={"model": _local(source.translate.model, folder)})
+        if source.translate:
+            found["translate"] = _model(source.translate, folder)
     return source.model_copy(update=found)
 
 

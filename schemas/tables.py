@@ -10,7 +10,7 @@ from schemas.identity import DIGEST_BYTES
 ID = pa.binary(DIGEST_BYTES)
 TIME = pa.timestamp("us", tz="UTC")
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Status(StrEnum):
@@ -235,16 +235,24 @@ CAPTIONS = _schema(
 POEM_VARIANTS = _schema(poem_id=ID, representative=ID, similarity=pa.float32())
 PAIRS = _schema(poem_id=ID, rank=pa.int32(), style=pa.string(), prompt=pa.string(), negative_prompt=pa.string())
 KEYWORDS = _schema(poem_id=ID, keywords=pa.list_(pa.string()))
-TRANSLATIONS = _schema(
-    synthesis_id=ID,
-    attempt=pa.int32(),
-    status=pa.string(),
-    error=pa.string(),
-    translated_at=TIME,
-    retry_at=TIME,
-    text=pa.string(),
-    translator=pa.string(),
-)
+
+
+def _answers(key: str) -> pa.Schema:
+    """What became of an attempt to have a language model's answer to a text."""
+    return _schema(
+        **{key: ID},
+        attempt=pa.int32(),
+        status=pa.string(),
+        error=pa.string(),
+        answered_at=TIME,
+        retry_at=TIME,
+        text=pa.string(),
+        model=pa.string(),
+    )
+
+
+TRANSLATIONS = _answers("synthesis_id")
+READINGS = _answers("poem_id")
 VERDICTS = _schema(
     sample_id=ID,
     kept=pa.bool_(),
@@ -294,6 +302,11 @@ def pairs_table(fingerprint: str) -> Table:
 def translations_table(source: str, fingerprint: str) -> Table:
     """Chinese for the prompts of a source's pictures, by one translator; transient failures are asked again."""
     return Table(f"translations/{source}@{fingerprint}", ("synthesis_id", "attempt"), TRANSLATIONS)
+
+
+def readings_table(fingerprint: str) -> Table:
+    """What a language model said a poem shows; transient failures are asked again."""
+    return Table(f"readings/keywords@{fingerprint}", ("poem_id", "attempt"), READINGS)
 
 
 def verdicts_table(policy: str, fingerprint: str) -> Table:

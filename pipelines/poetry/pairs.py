@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from pipelines.poetry.imagery import keywords_stage
 from pipelines.poetry.styles import MOODS, STYLES, TRAITS, WORST, Style
 from pipelines.poetry.variants import STANDING
 from pipelines.stage import Rows, Stage
@@ -21,11 +20,15 @@ FEWEST, MORE = 5, 0.4
 """Styles of a poem, and the share of poems that have one more."""
 
 
-def pairs_stage() -> Stage:
-    """The pairs of each poem that stands for itself and shows enough; one without any has a row without a style."""
+def pairs_stage(keywords: Table) -> Stage:
+    """The pairs of each poem that stands for itself and shows enough; one without any has a row without a style.
+
+    Args:
+        keywords: the table of what poems show.
+    """
     facts = fingerprint(
         version=1,
-        keywords=keywords_stage().outputs[0].path,
+        keywords=keywords.path,
         styles=[vars(style) for style in STYLES],
         traits={name: sorted(words) for name, words in (TRAITS | MOODS).items()},
         counts=(LEAST_SEEN, FEWEST, MORE),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from filters.picture import read_header
 from filters.weights import folder, model_digest
-from pipelines import translate
+from pipelines import chat
 from pipelines.blob import Blob
 from pipelines.candidates import NO_WORDS
 from pipelines.corpus import Corpus
@@ -112,7 +112,7 @@ def add_candidates(corpus: Corpus, name: str, translations: Table | None, recipe
         translations: where the Chinese is; None where the prompts are.
     """
     if translations:
-        chinese = f"(SELECT synthesis_id, text FROM ({translate.rows(corpus, translations)}) WHERE status = 'ok')"
+        chinese = f"(SELECT synthesis_id, text FROM ({chat.rows(corpus, translations)}) WHERE status = 'ok')"
         caption, caption_from, joined = "text", "translation", f"JOIN {chinese} USING (synthesis_id)"
     else:
         caption, caption_from, joined = "prompt", "prompt", ""
