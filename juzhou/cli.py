@@ -488,6 +488,24 @@ def _refined(poem: str, refiner: str | None, endpoint: str | None) -> str:
 
 
 @app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="The adapter of a refiner: the folder `adapter` of its stage.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the whole model.")],
+) -> None:
+    """Merge a refiner's adapter into its base model, for servers and phones that take a whole one.
+
+    Example: juzhou merge checkpoints/refiner-…/adapter -o refiner
+    """
+    from model.refiner import is_adapter, load_chat
+
+    if not is_adapter(adapter):
+        raise JuZhouError(f"{adapter}: no adapter there; the stage `refiner` of a training makes one")
+    for part in load_chat(adapter, "auto"):
+        part.save_pretrained(output)
+    _say(f"{output}")
+
+
+@app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw, in Chinese.")],
     checkpoint: Annotated[

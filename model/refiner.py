@@ -1,7 +1,7 @@
 """Chat models of transformers, and what one is asked in order to turn a poem into the prompt that is drawn."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -31,18 +31,41 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER).exists()
 
 
-def load_chat(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer, which pads on the left; an adapter is merged into its base model.
+def load_chat(source: Path | str, dtype: torch.dtype | Literal["auto"]) -> tuple[Any, Any]:
+    """The causal language model of a folder or hub id, and its tokenizer, which pads on the left; an adapter is merged
+    into its base model.
+
+    Args:
+        dtype: what its weights are held in; "auto" is what they are on disk.
 
     Raises:
         OSError, ValueError: there is no such model, or the adapter's base is not where it was.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    if not is_adapter(folder):
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer
+    if not is_adapter(Path(source)):
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype), tokenizer
     from peft import AutoPeftModelForCausalLM
 
-    return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=dtype).merge_and_unload(), tokenizer
+    return AutoPeftModelForCausalLM.from_pretrained(source, dtype=dtype).merge_and_unload(), tokenizer
+
+
+def adapted(chat: Any, rank: int) -> Any:
+    """A chat model with a fresh LoRA adapter on all its linear layers (arXiv 2106.09685, alpha = 2 · rank); nothing
+    else of it can be trained."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(
+        chat, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+
+
+@torch.no_grad()
+def answer(chat: Any, tokenizer: Any, instruction: str, text: str, longest: int = 128) -> str:
+    """What a chat model says of a text, greedily, in `longest` tokens at most."""
+    asked = tokenizer(framed(tokenizer, instruction, text), add_special_tokens=False, return_tensors="pt")
+    inputs = {name: asked[name].to(chat.device) for name in ("input_ids", "attention_mask")}
+    produced = chat.generate(**inputs, max_new_tokens=longest, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    return tokenizer.decode(produced[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from schemas.errors import JuZhouError
 from schemas.identity import fingerprint
 
+POEMS = "poems.parquet"
+"""The file of a release that has the corpus's poems: what each shows, and the split in which it is."""
+
 
 class Shard(BaseModel):
     """A tar of a release."""
@@ -54,18 +57,25 @@ class Manifest(BaseModel):
     gone: int = 0
     """Samples of the base that it does not hold; `gone.parquet` says why."""
     samples_sha256: str
+    poems: int = 0
+    """Poems in `poems.parquet`; none where the recipe asks for none."""
+    poems_sha256: str | None = None
     shards: tuple[Shard, ...]
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits of all that the release holds: its samples.parquet, its shards, and those of its base."""
+        """Twelve hex digits of all that the release holds: samples.parquet, poems.parquet, and the shards with those of
+        its base."""
         shards = [shard.sha256 for shard in self.shards]
-        return fingerprint(samples=self.samples_sha256, shards=shards, base=self.base and self.base.digest)
+        tables = {"samples": self.samples_sha256, "poems": self.poems_sha256}
+        return fingerprint(**tables, shards=shards, base=self.base and self.base.digest)
 
     @property
     def made_by(self) -> dict[str, object]:
         """All that decides what a release holds: two of one name are the same if this is."""
-        return self.model_dump(include={"selection", "recipe", "policy", "variants", "base", "schema_version"})
+        return self.model_dump(
+            include={"selection", "recipe", "policy", "variants", "base", "schema_version", "poems_sha256"}
+        )
 
     @classmethod
     def load(cls, release: Path) -> Self:

@@ -140,9 +140,23 @@ class DMD2Settings(StageSettings):
     """How far the student's latents and saturation may lie from the real ones; beyond it a student is not kept."""
 
 
+class RefinerSettings(StageSettings):
+    """A LoRA adapter by which a chat model says what a poem shows, from the poems of the release."""
+
+    model: str
+    """The chat model's folder or hub id."""
+    steps: PositiveInt = 1000
+    batch: PositiveInt = 16
+    learning_rate: PositiveFloat = 2e-4
+    rank: PositiveInt = 16
+    """Of the adapter's matrices."""
+
+
 class Stages(Strict):
     """The stages in the order in which they run."""
 
+    refiner: RefinerSettings | None = None
+    """Left out, poems are refined by the lexicon or by a model from elsewhere; no other stage depends on it."""
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     decoder: DecoderSettings | None = None
     """Left out, the autoencoder's own decoder is taken as it is."""

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from schemas.errors import JuZhouError
-from schemas.release import Manifest, folders
+from schemas.release import POEMS, Manifest, folders
 from schemas.training import CaptionKind
 
 HELD = 8
@@ -175,6 +175,36 @@ class Release:
         if size not in self._buckets:
             self._buckets[size] = sorted_into(bucket_shapes(size), self.pictures)
         return self._buckets[size]
+
+
+class Poem(NamedTuple):
+    """A poem of a release, with the prompt that is drawn of it."""
+
+    text: str
+    """Its lines in Simplified script."""
+    keywords: str
+    """What it shows, separated by commas."""
+    title: str
+    author: str
+    split: str
+
+
+def poems(release: Path) -> list[Poem]:
+    """The poems of a release that show something, in the order of their ids; none where it has no `poems.parquet`.
+
+    All of an author's are in one split.
+
+    Raises:
+        JuZhouError: the file cannot be read.
+    """
+    path = release / POEMS
+    if not path.exists():
+        return []
+    try:
+        rows = pq.read_table(path, columns=list(Poem._fields))
+    except (OSError, ValueError, KeyError) as error:
+        raise JuZhouError(f"{path}: no poems to read there ({error}); get the release anew") from error
+    return [Poem(*row) for row in zip(*(rows[name].to_pylist() for name in Poem._fields), strict=True)]
 
 
 def bucket_shapes(size: int) -> list[Shape]:

@@ -11,7 +11,7 @@ from typing import Any
 from schemas.errors import JuZhouError
 from schemas.identity import fingerprint
 from schemas.training import Training
-from training.order import FEATURES, METRICS, PHASE, VERSIONS
+from training.order import ASIDE, FEATURES, METRICS, PHASE, VERSIONS
 from training.worker import part, work
 
 POLL_SECONDS = 1.0
@@ -68,7 +68,7 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
             common=recipe.model_dump(include={"preset", "seed", "size", "captions"}) | {"sizes": recipe.sizes},
         )
         places[stage] = out.resolve() / f"{stage}-{digest}"
-        if kind not in FEATURES:
+        if kind not in ASIDE:
             above = digest
     return places
 

@@ -30,6 +30,7 @@ def work(config: dict[str, Any]) -> None:
     from training.features import keep
     from training.flow import FlowStage
     from training.order import FEATURES
+    from training.refiner import RefinerStage
     from training.release import Release
     from training.stage import Job, run
     from training.trajectory import TrajectoryStage
@@ -40,7 +41,7 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
-    stages = (AutoencoderStage, DecoderStage, AlignStage, FlowStage, TrajectoryStage, DMD2Stage)
+    stages = (RefinerStage, AutoencoderStage, DecoderStage, AlignStage, FlowStage, TrajectoryStage, DMD2Stage)
     kinds = {kind.name: kind for kind in stages}
     release = Release(Path(config["release"]), recipe.captions.keys())
     for name in config["pending"]:

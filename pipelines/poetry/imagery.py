@@ -10,9 +10,11 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from filters.characters import classes, texts
+from filters.segmentation import words
 from filters.trie import Trie, found, trie
 from pipelines.poetry.variants import STANDING
 from pipelines.stage import Rows, Stage
@@ -45,6 +47,12 @@ WHEN = {
     "月": "月亮",
 }
 """What a word that shows something shows also, by its first character: 春江 is a river and spring."""
+
+
+ADJECTIVES = "大小老古新旧美好高长红黄白蓝绿黑紫金银青孤"
+"""What jieba leaves before a thing's name in a word: 小船, 红花."""
+HEADS = "山江河湖花草树云雨雪鸟桥船亭塔林"
+"""Names of things that a word for a kind of them ends in: 雪山 is snow and a mountain."""
 
 
 class Lexicon(NamedTuple):
@@ -80,8 +88,8 @@ def lexicon() -> Lexicon:
         when = WHEN.get(word[0])
         if keywords and when and len(word) > 1:
             shown[word] = tuple(dict.fromkeys((when, *keywords)))
-    words = tuple(shown)
-    return Lexicon(words, tuple(shown.values()), trie(words), fingerprint(text=text, when=WHEN))
+    known = tuple(shown)
+    return Lexicon(known, tuple(shown.values()), trie(known), fingerprint(text=text, when=WHEN))
 
 
 def keywords(poems: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -94,6 +102,26 @@ def keywords(poems: Sequence[Sequence[str]]) -> list[list[str]]:
     for poem, number in zip(place.tolist(), word.tolist(), strict=True):
         seen[poem] |= dict.fromkeys(known.keywords[number])
     return [_salient(list(shown)) for shown in seen]
+
+
+def named(captions: Sequence[str]) -> list[list[str]]:
+    """The same keywords for what captions in modern Chinese name: jieba's words that the lexicon knows as a whole, or
+    but for an adjective before them. A 火车 is neither fire nor a cart."""
+    known = lexicon()
+    shown = dict(zip(known.words, known.keywords, strict=True))
+    text = "\n".join(caption.replace("\n", " ") for caption in captions)
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).copy()
+    found: list[dict[str, None]] = [{} for _ in captions]
+    starts, ends, _ = words(codes)
+    line = np.searchsorted(np.flatnonzero(codes == ord("\n")), starts).tolist()
+    for caption, start, end in zip(line, starts.tolist(), ends.tolist(), strict=True):
+        word = text[start:end]
+        parts = [word]
+        if word not in shown and len(word) > 1:
+            parts = [word[1:]] if word[0] in ADJECTIVES else [word[:-1], word[-1]] if word[-1] in HEADS else []
+        for part in parts:
+            found[caption] |= dict.fromkeys(shown.get(part, ()))
+    return [_salient([*some]) for some in found]
 
 
 def _salient(shown: list[str]) -> list[str]:

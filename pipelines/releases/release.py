@@ -15,14 +15,14 @@ import yaml
 
 from pipelines import cluster
 from pipelines.corpus import UNFINISHED, Corpus, flush
-from pipelines.releases import base, card, croissant, selection, shards
+from pipelines.releases import base, card, croissant, selection, shards, verses
 from pipelines.releases.base import GONE, NAME, SAMPLES
 from pipelines.releases.shards import Piece
 from pipelines.views import literal
 from schemas.errors import JuZhouError
 from schemas.policy import Policy
 from schemas.recipe import Recipe
-from schemas.release import Base, Manifest, Shard
+from schemas.release import POEMS, Base, Manifest, Shard
 from schemas.tables import SCHEMA_VERSION
 
 SHARD_BYTES = 256_000_000
@@ -83,6 +83,8 @@ def run(
     folder.mkdir()
     try:
         selection.write(corpus, recipe, folder / ROWS, folder / PLACES)
+        if recipe.poetry:
+            verses.write(corpus, recipe.splits, folder / POEMS)
         manifest = _begun(corpus, recipe, policy, folder, name, found)
         place = corpus.releases / manifest.name
         if place.exists():
@@ -113,9 +115,12 @@ def _begun(
 ) -> Manifest:
     """The manifest as far as it is known before a shard is written, which is all that decides what they hold."""
     digest = _sha256(folder / ROWS)
+    poems = folder / POEMS
+    of_poems = {"poems": pq.read_metadata(poems).num_rows, "poems_sha256": _sha256(poems)} if poems.exists() else {}
     if name is None:
         number, newest = latest(corpus, recipe.release)
-        same = newest and Manifest.load(newest).selection == digest
+        there = Manifest.load(newest) if newest else None
+        same = there and (there.selection, there.poems_sha256) == (digest, of_poems.get("poems_sha256"))
         name = newest.name if newest and same else f"{recipe.release}-{number + 1}"
     variants = [path.partition("@") for path in corpus.variants if not path.startswith("verdicts/")]
     return Manifest(
@@ -131,6 +136,7 @@ def _begun(
         splits={},
         samples_sha256="",
         shards=(),
+        **of_poems,
     )
 
 

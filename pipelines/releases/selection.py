@@ -99,12 +99,12 @@ def _queries(corpus: Corpus, recipe: Recipe) -> list[str]:
     if recipe.captions.cut_suffixes and "text" in recipe.measures:
         joins += f" LEFT JOIN ({SUFFIXED}) AS tails USING (sample_id)"
         tail = "tails.tail"
-    samples = SELECTION.format(split=_split(recipe.splits, head), tail=tail, joins=joins)
+    samples = SELECTION.format(split=split(recipe.splits, head), tail=tail, joins=joins)
     return [samples, *(SCORES.format(measure=measure) for measure in measures)]
 
 
-def _split(splits: Splits, head: str) -> str:
-    """The split of a picture as SQL: pictures that are alike have one head, and go to one split."""
+def split(splits: Splits, head: str) -> str:
+    """The split of what has a head, both as SQL: all of one head go to one."""
     return SPLIT.format(unit=UNIT.format(head=head), validation=splits.validation, test=splits.test)
 
 

@@ -1,0 +1,256 @@
+"""Which poems come near what a picture shows: one vector a poem, found by faiss, and its lines weighed one by one.
+
+A poem's vector is the mean of its keywords', each weighted by its rarity: first as an embedding reads them, then as a
+random projection of the words themselves, so that one inner product is closeness in meaning and overlap of keywords.
+"""
+
+import os
+from collections.abc import Sequence
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from filters.characters import texts
+from pipelines.poetry.imagery import keywords, lexicon, named
+from schemas.identity import digest
+
+SKETCH = 256
+"""Numbers of the projection of a poem's words: cosines of it are true to about 0.06."""
+FLAT = 20_000
+"""Up to so many poems all are looked at; more are sorted into clusters, …"""
+LISTS = 2048
+"""… so many, …"""
+PROBED = 48
+"""… of which so many are looked at."""
+LEARNT_FROM = 65_536
+"""Poems from which the clusters are learnt."""
+STRANGERS = 512
+"""Poems drawn once, by which the closeness of any poem to a picture is measured."""
+CODES = 0x30000
+"""Code points that may be Chinese."""
+
+
+class Lines(NamedTuple):
+    """The lines of poems, flat, and what is in each."""
+
+    poems: np.ndarray
+    """Bounds of each poem's lines: (poems + 1,)."""
+    texts: pa.Array
+    things: np.ndarray
+    """Keywords of all lines by number, …"""
+    thing_bounds: np.ndarray
+    """… and where each line's begin: (lines + 1,)."""
+    signs: np.ndarray
+    """Its Chinese characters, likewise, each once."""
+    sign_bounds: np.ndarray
+    thing_rarity: np.ndarray
+    """log(lines / lines that have it), by the number of the keyword, …"""
+    sign_rarity: np.ndarray
+    """… and by the code point of the character."""
+
+
+class Weighed(NamedTuple):
+    """The best line of a poem for a picture, (pictures, poems) each."""
+
+    line: np.ndarray
+    overlap: np.ndarray
+    """Cosine of the rarity-weighted keywords of line and caption."""
+    shared: np.ndarray
+    """The same of their characters."""
+
+
+def poem_vectors(poems: Sequence[Sequence[str]], meanings: dict[str, np.ndarray]) -> np.ndarray:
+    """A unit vector a poem given by its keywords: (poems, width + SKETCH), float32; zero where it has none.
+
+    Args:
+        meanings: what an embedding reads in each keyword; (width,) each.
+    """
+    known = {word: number for number, word in enumerate(meanings)}
+    owner = np.repeat(np.arange(len(poems)), [len(words) for words in poems])
+    word = np.array([known[word] for words in poems for word in words], np.int64)
+    rarity = np.log(max(len(poems), 2) / np.maximum(np.bincount(word, minlength=len(known)), 1)) + 0.1
+    vectors = np.stack([*meanings.values()]).astype(np.float32)
+    vectors -= vectors.mean(axis=0)
+    both = (vectors, sketches(list(known)))
+    parts = [_sums(owner, word, rarity.astype(np.float32), part, len(poems)) for part in both]
+    return joined(*parts)
+
+
+def joined(meaning: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Both halves of vectors, weighing the same: (count, width + SKETCH)."""
+    return np.concatenate([unit(meaning), unit(words)], axis=1) * np.float32(np.sqrt(0.5))
+
+
+def sketches(words: Sequence[str]) -> np.ndarray:
+    """A vector of ±1 a word, drawn by its digest: (words, SKETCH), float32."""
+    bits = [np.unpackbits(np.frombuffer(digest(word.encode()) + digest(word.encode() + b"2"), np.uint8)) for word in words]
+    return np.stack(bits).astype(np.float32) * 2 - 1 if bits else np.empty((0, SKETCH), np.float32)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors at unit length; those of none stay zero."""
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _sums(owner: np.ndarray, word: np.ndarray, weight: np.ndarray, vectors: np.ndarray, count: int) -> np.ndarray:
+    found = np.zeros((count, vectors.shape[1]), np.float32)
+    for at in range(len(owner)):
+        for axis in range(vectors.shape[1]):
+            found[owner[at], axis] += weight[word[at]] * vectors[word[at], axis]
+    return found
+
+
+def search(vectors: np.ndarray) -> Any:
+    """A faiss index by inner product; its clusters are learnt by one thread, and so the same anywhere."""
+    import faiss
+
+    width, many = vectors.shape[1], len(vectors) > FLAT
+    index = faiss.index_factory(width, f"IVF{LISTS},SQfp16" if many else "Flat", faiss.METRIC_INNER_PRODUCT)
+    if many:
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        drawn = np.random.default_rng(0).permutation(len(vectors))[:LEARNT_FROM]
+        index.train(vectors[np.sort(drawn)])
+        index.nprobe = PROBED
+        faiss.omp_set_num_threads(threads)
+    index.add(vectors)
+    return index
+
+
+def kept(path: Path, vectors: np.ndarray) -> Any:
+    """The index of some vectors from a file, which processes of a machine share; made by the first that wants it."""
+    import faiss
+
+    path.parent.mkdir(exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            faiss.write_index(search(vectors), str(temporary))
+            os.replace(temporary, path)
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+
+
+def lines_of(poems: Sequence[Sequence[str]]) -> Lines:
+    """What is in the lines of poems."""
+    flat = [line for lines in poems for line in lines]
+    bounds = np.concatenate([[0], np.cumsum([len(lines) for lines in poems])]).astype(np.int64)
+    number = numbered()
+    shown = [[number[word] for word in words] for words in keywords([[line] for line in flat])]
+    things = np.array([word for words in shown for word in words], np.int32)
+    thing_bounds = np.concatenate([[0], np.cumsum([len(words) for words in shown])]).astype(np.int64)
+    batch = texts(flat)
+    signs, sign_bounds = _distinct(batch.codes.astype(np.int64), batch.bounds)
+    return Lines(
+        bounds,
+        pa.array(flat, pa.string()),
+        things,
+        thing_bounds,
+        signs,
+        sign_bounds,
+        _rarity(things, len(number), len(flat)),
+        _rarity(signs, CODES, len(flat)),
+    )
+
+
+def numbered() -> dict[str, int]:
+    """A number for each keyword that the lexicon has."""
+    return {word: number for number, word in enumerate(sorted({word for shown in lexicon().keywords for word in shown}))}
+
+
+def weigh(lines: Lines, captions: Sequence[str], poems: np.ndarray) -> Weighed:
+    """The best line of each of some poems for each caption, by shared keywords and characters together.
+
+    Args:
+        captions: in Simplified script.
+        poems: (captions, some) numbers of poems; −1 where there are no more.
+    """
+    number = numbered()
+    shown = [[number[word] for word in words] for words in named(captions)]
+    bounds = np.concatenate([[0], np.cumsum([len(words) for words in shown])]).astype(np.int64)
+    batch = texts(captions)
+    signs, sign_bounds = _distinct(batch.codes.astype(np.int64), batch.bounds)
+    things = np.array([word for words in shown for word in words], np.int32)
+    return Weighed(
+        *_weigh(
+            poems.astype(np.int64),
+            lines.poems,
+            (things, bounds, lines.things, lines.thing_bounds, lines.thing_rarity),
+            (signs, sign_bounds, lines.signs, lines.sign_bounds, lines.sign_rarity),
+        )
+    )
+
+
+def _rarity(found: np.ndarray, count: int, lines: int) -> np.ndarray:
+    return np.log(max(lines, 2) / np.maximum(np.bincount(found, minlength=count), 1)).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _distinct(codes: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The Chinese characters of texts, each once; a text ends with a code that is none of its own."""
+    signs, ends = np.empty(len(codes), np.int32), np.zeros(len(bounds), np.int64)
+    seen = np.full(CODES, -1, np.int64)
+    count = 0
+    for text in range(len(bounds) - 1):
+        for at in range(bounds[text], bounds[text + 1]):
+            code = codes[at]
+            if 0x3400 <= code < CODES and not 0xA000 <= code < 0x20000 and seen[code] != text:
+                seen[code] = text
+                signs[count] = code
+                count += 1
+        ends[text + 1] = count
+    return signs[:count], ends
+
+
+@njit(cache=True, nogil=True)
+def _alike(mine: np.ndarray, wanted: np.ndarray, rarity: np.ndarray, norm: float) -> float:
+    """Cosine of two rarity-weighted sets, one as a list and one as marks."""
+    common, length = 0.0, 0.0
+    for one in mine:
+        weight = rarity[one] * rarity[one]
+        length += weight
+        if wanted[one]:
+            common += weight
+    return common / np.sqrt(length * norm) if common > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _weigh(poems: np.ndarray, bounds: np.ndarray, things: Any, signs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    line = np.full(poems.shape, -1, np.int64)
+    overlap, shared = np.zeros(poems.shape, np.float32), np.zeros(poems.shape, np.float32)
+    my_things, my_thing_bounds, line_things, line_thing_bounds, thing_rarity = things
+    my_signs, my_sign_bounds, line_signs, line_sign_bounds, sign_rarity = signs
+    is_thing, is_sign = np.zeros(len(thing_rarity), np.bool_), np.zeros(len(sign_rarity), np.bool_)
+    for row in range(len(poems)):
+        these = my_things[my_thing_bounds[row] : my_thing_bounds[row + 1]]
+        those = my_signs[my_sign_bounds[row] : my_sign_bounds[row + 1]]
+        thing_norm, sign_norm = 0.0, 0.0
+        for one in these:
+            is_thing[one] = True
+            thing_norm += thing_rarity[one] * thing_rarity[one]
+        for one in those:
+            is_sign[one] = True
+            sign_norm += sign_rarity[one] * sign_rarity[one]
+        for place in range(poems.shape[1]):
+            poem = poems[row, place]
+            if poem < 0:
+                continue
+            best = -1.0
+            for at in range(bounds[poem], bounds[poem + 1]):
+                mine = line_things[line_thing_bounds[at] : line_thing_bounds[at + 1]]
+                ours = line_signs[line_sign_bounds[at] : line_sign_bounds[at + 1]]
+                by_things = _alike(mine, is_thing, thing_rarity, thing_norm)
+                by_signs = _alike(ours, is_sign, sign_rarity, sign_norm)
+                if by_things + by_signs > best:
+                    best = by_things + by_signs
+                    line[row, place], overlap[row, place], shared[row, place] = at, by_things, by_signs
+        for one in these:
+            is_thing[one] = False
+        for one in those:
+            is_sign[one] = False
+    return line, overlap, shared
