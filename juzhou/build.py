@@ -26,7 +26,7 @@ from pipelines import (
 )
 from pipelines.corpus import Corpus
 from pipelines.miniweb import MiniWeb as Web
-from pipelines.poetry import imagery, pairs, poems, reading, variants
+from pipelines.poetry import imagery, pairs, poems, reading, retrieval, variants
 from pipelines.releases import release
 from pipelines.sources import folder, parquet, scenes, site, synthesis, tar, urls, warc
 from pipelines.stage import Progress, Stage, count, run
@@ -115,14 +115,15 @@ def plan(recipe: Recipe, corpus: Corpus, started: datetime, refetch: bool = Fals
         duplicates=duplicates,
         semantic=_semantic(recipe.dedupe.semantic, tables, duplicates),
         caption=[caption.simplified_stage(_names(recipe, tables))]
-        + (_captions_of_poems(corpus, poetry) if poetry else []),
+        + (_captions_of_poems(corpus, poetry, retrieval.space_of(poetry, measures, tables)) if poetry else []),
         reading=[reading.reading_stage(corpus, poetry.keywords)] if poetry and poetry.keywords else [],
         poetry=[variants.table(), _shown(poetry), *pairs.pairs_stage(_shown(poetry)).outputs] if poetry else [],
     )
 
 
-def _captions_of_poems(corpus: Corpus, poetry: Poetry) -> list[Stage]:
-    return [caption.triplets_stage(_shown(poetry)), caption.lines_stage(), caption.line_stage(corpus, poetry)]
+def _captions_of_poems(corpus: Corpus, poetry: Poetry, space: retrieval.Space) -> list[Stage]:
+    lines = retrieval.retrieval_stage(corpus, poetry, _shown(poetry), space, caption.KEPT)
+    return [caption.triplets_stage(_shown(poetry)), retrieval.vectors_stage(space), lines]
 
 
 def _shown(poetry: Poetry) -> Table:

@@ -428,6 +428,16 @@ def evaluate() -> None:
     """
 
 
+Refiner = Annotated[
+    str | None,
+    typer.Option(
+        help="Who says what a poem shows: the folder or hub id of a chat model or of an adapter for one; with an "
+        "endpoint, the model's name there. Without one, the lexicon that comes along does."
+    ),
+]
+Endpoint = Annotated[str | None, typer.Option(help="The base URL of an OpenAI-compatible server that has the refiner.")]
+
+
 @evaluations.command()
 def scenes(
     checkpoint: Annotated[
@@ -453,16 +463,6 @@ def scenes(
     _say(evaluation.summary(scores))
 
 
-Refiner = Annotated[
-    str | None,
-    typer.Option(
-        help="Who says what a poem shows: the folder or hub id of a chat model or of an adapter for one; with an "
-        "endpoint, the model's name there. Without one, the lexicon that comes along does."
-    ),
-]
-Endpoint = Annotated[str | None, typer.Option(help="The base URL of an OpenAI-compatible server that has the refiner.")]
-
-
 @app.command()
 def refine(
     poem: Annotated[str, typer.Argument(help="A poem, or a line of one.")],
@@ -476,6 +476,48 @@ def refine(
     Example: juzhou refine "两岸猿声啼不住" --refiner Qwen/Qwen3-1.7B --endpoint http://127.0.0.1:8000/v1
     """
     _say(_refined(poem, refiner, endpoint))
+
+
+@evaluations.command()
+def poetry(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint, or the folder of a training, which has a base and a distilled one.")
+    ],
+    release: Annotated[Path, typer.Argument(help="The folder of a release with held-out poems.")],
+    quick: Annotated[bool, typer.Option(help="A few of the poems.")] = False,
+    clip: Annotated[
+        str | None, typer.Option(help="A Chinese-CLIP that scores, a folder or hub id; without it a stand-in does.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="An HTML page of the poems, pictures, prompts and scores.")] = None,
+    refiner: Refiner = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Draw held-out poems and score them: alignment, share of the keywords that are found, Fréchet distance.
+
+    The prompt of a poem is what the release says that it shows; with a refiner, what that says of its text.
+
+    Example: juzhou evaluate poetry checkpoints demo/corpus/releases/demo-1 --page poems.html
+    """
+    from filters.pairing import ClipPairing, LitePairing
+    from model.pipeline import quiet as hush
+    from training.evaluation import poetry as evaluation
+    from training.evaluation.scenes import pipelines
+
+    hush()
+    ways = evaluation.steps_of(*pipelines(checkpoint))
+    asked = evaluation.held_out(release, evaluation.QUICK if quick else evaluation.POEMS)
+    sides = {pipeline.default_size for pipeline, _ in ways.values()}
+    pictures = evaluation.held_pictures(release, (max(sides), max(sides)))
+    scorer = ClipPairing(clip) if clip else LitePairing()
+
+    def said(poem: str) -> str:
+        return _refined(poem, refiner, endpoint)
+
+    found = evaluation.evaluate(ways, asked, said if refiner else None, scorer, pictures, _say)
+    if page:
+        evaluation.page(found, scorer, page)
+        _say(f"{page}: {len(asked)} poems")
+    _say(evaluation.summary(found, scorer, len(pictures)))
 
 
 def _refined(poem: str, refiner: str | None, endpoint: str | None) -> str:

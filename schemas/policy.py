@@ -132,6 +132,17 @@ class Quota(Strict):
         return self
 
 
+class PoemLines(Strict):
+    """Which of the lines of poems that were found for a picture stand beside it in a release."""
+
+    least: float = Field(default=0.5, ge=0, le=1)
+    """How likely a line fits, at least."""
+    most: int = Field(default=3, ge=1)
+    """Lines of a picture."""
+    times: int = Field(default=50, ge=1)
+    """Pictures of a line, those that it fits best: the corpus is to know many poems, and not one line by heart."""
+
+
 class Policy(Strict):
     """Lists, then rules, then quotas, in the order in which a rejected sample names them.
 
@@ -142,6 +153,7 @@ class Policy(Strict):
     lists: tuple[Listed, ...] = ()
     rules: tuple[Rule, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    poem_lines: PoemLines = PoemLines()
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
@@ -180,4 +192,5 @@ class Policy(Strict):
             lists=lists,
             rules=[rule.model_dump(exclude={"why"}) for rule in self.rules],
             quotas=[quota.model_dump(exclude={"why"}) for quota in self.quotas],
+            poem_lines=self.poem_lines.model_dump(),
         )

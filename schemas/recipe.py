@@ -266,8 +266,10 @@ class Poetry(Strict):
     """A clone of its repository; the npm package is fetched when left out."""
     keywords: LanguageModel | None = None
     """Says what each poem shows; the lexicon that comes along does when left out."""
-    lines: int = Field(default=3, ge=1)
-    """Lines kept for a picture."""
+    embedding: str | None = None
+    """The measure, a CLIP, whose vectors of pictures lines are found by; what the captions say when left out."""
+    lines: int = Field(default=8, ge=1)
+    """Lines found for a picture; the policy says which of them a release takes."""
 
 
 class Splits(Strict):

@@ -294,6 +294,12 @@ def keywords_table(by: str, fingerprint: str) -> Table:
     return Table(f"keywords/{by}@{fingerprint}", ("poem_id",), KEYWORDS)
 
 
+def keyword_vectors_table(space: str, fingerprint: str) -> Table:
+    """What an embedding reads in each keyword; null where it cannot."""
+    schema = _schema(keyword=pa.string(), vector=pa.list_(pa.float32()))
+    return Table(f"keyword_vectors/{space}@{fingerprint}", ("keyword",), schema)
+
+
 def pairs_table(fingerprint: str) -> Table:
     """What a teacher is asked to draw of each poem, in which style; a poem of which nothing is has one row without."""
     return Table(f"pairs/styles@{fingerprint}", ("poem_id", "rank"), PAIRS)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numba import njit
 
 from filters.characters import texts
+from pipelines.corpus import UNFINISHED
 from pipelines.poetry.imagery import keywords, lexicon, named
 from schemas.identity import digest
 
@@ -26,10 +27,8 @@ LISTS = 2048
 """… so many, …"""
 PROBED = 48
 """… of which so many are looked at."""
-LEARNT_FROM = 65_536
+LEARNT_FROM = 81_920
 """Poems from which the clusters are learnt."""
-STRANGERS = 512
-"""Poems drawn once, by which the closeness of any poem to a picture is measured."""
 CODES = 0x30000
 """Code points that may be Chinese."""
 
@@ -87,8 +86,8 @@ def joined(meaning: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 def sketches(words: Sequence[str]) -> np.ndarray:
     """A vector of ±1 a word, drawn by its digest: (words, SKETCH), float32."""
-    bits = [np.unpackbits(np.frombuffer(digest(word.encode()) + digest(word.encode() + b"2"), np.uint8)) for word in words]
-    return np.stack(bits).astype(np.float32) * 2 - 1 if bits else np.empty((0, SKETCH), np.float32)
+    drawn = b"".join(digest(word.encode()) + digest(word.encode() + b"2") for word in words)
+    return np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(len(words), SKETCH).astype(np.float32) * 2 - 1
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -110,7 +109,7 @@ def search(vectors: np.ndarray) -> Any:
     import faiss
 
     width, many = vectors.shape[1], len(vectors) > FLAT
-    index = faiss.index_factory(width, f"IVF{LISTS},SQfp16" if many else "Flat", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(width, f"IVF{LISTS},SQfp16" if many else "Flat", faiss.METRIC_INNER_PRODUCT)
     if many:
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
@@ -123,14 +122,17 @@ def search(vectors: np.ndarray) -> Any:
 
 
 def kept(path: Path, vectors: np.ndarray) -> Any:
-    """The index of some vectors from a file, which processes of a machine share; made by the first that wants it."""
+    """The index of some vectors from a file, which processes share; the first that wants it makes it, in place of
+    whatever index lay there."""
     import faiss
 
     path.parent.mkdir(exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
+    with (path.parent / ".lock").open("w") as lock:
         flock(lock, LOCK_EX)
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
+            for old in path.parent.glob("*.faiss"):
+                old.unlink()
+            temporary = path.with_name(UNFINISHED + path.name)
             faiss.write_index(search(vectors), str(temporary))
             os.replace(temporary, path)
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
@@ -160,7 +162,8 @@ def lines_of(poems: Sequence[Sequence[str]]) -> Lines:
 
 def numbered() -> dict[str, int]:
     """A number for each keyword that the lexicon has."""
-    return {word: number for number, word in enumerate(sorted({word for shown in lexicon().keywords for word in shown}))}
+    words = {word for shown in lexicon().keywords for word in shown}
+    return {word: number for number, word in enumerate(sorted(words))}
 
 
 def weigh(lines: Lines, captions: Sequence[str], poems: np.ndarray) -> Weighed:

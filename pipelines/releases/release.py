@@ -82,7 +82,7 @@ def run(
     folder = corpus.releases / f"{UNFINISHED}{secrets.token_hex(8)}"
     folder.mkdir()
     try:
-        selection.write(corpus, recipe, folder / ROWS, folder / PLACES)
+        selection.write(corpus, recipe, policy, folder / ROWS, folder / PLACES)
         if recipe.poetry:
             verses.write(corpus, recipe.splits, folder / POEMS)
         manifest = _begun(corpus, recipe, policy, folder, name, found)

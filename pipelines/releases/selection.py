@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 from filters.suffix import without
 from pipelines.caption import simplified
 from pipelines.corpus import Corpus
+from pipelines.poetry.variants import ANONYMOUS
 from pipelines.releases import paged
 from pipelines.wide import PAGE_HOST
 from schemas.errors import JuZhouError
+from schemas.policy import Policy
 from schemas.recipe import Recipe, Splits
 
 WHERE = ["tar", "tar_offset", "length"]
@@ -21,16 +23,17 @@ WHERE = ["tar", "tar_offset", "length"]
 SELECTION = """
     SELECT corpus.sample_id, corpus.image_id, {split} AS split,
         coalesce(simplified.text, corpus.caption) AS caption, corpus.caption AS original_caption, corpus.caption_from,
-        coalesce(poem_lines, []) AS poem_lines, coalesce(poems, []) AS poems, drawn.keywords, drawn.poem, found.words,
+        coalesce(poem_lines, []) AS poem_lines, coalesce(poems, []) AS poems, drawn.keywords,
+        coalesce(drawn.poem, whole) AS poem, found.words,
         corpus.source, corpus.url, corpus.page_url, corpus.licence, corpus.format, corpus.orientation, corpus.repeats,
         {tail} AS tail, corpus.tar, corpus."offset" AS tar_offset, corpus.length
     FROM corpus
     LEFT JOIN (SELECT sample_id, words FROM shown) AS found USING (sample_id)
     LEFT JOIN (SELECT sample_id, text FROM captions WHERE kind = 'simplified') AS simplified USING (sample_id)
     LEFT JOIN (
-        SELECT sample_id, list(text ORDER BY rank) AS poem_lines,
+        SELECT sample_id, list(text ORDER BY rank) AS poem_lines, min_by(whole, rank) AS whole,
             list({{'line': text, 'title': title, 'author': author, 'score': score}} ORDER BY rank) AS poems
-        FROM captions WHERE kind = 'line' AND text IS NOT NULL GROUP BY sample_id
+        FROM ({lines}) GROUP BY sample_id
     ) AS lines USING (sample_id)
     LEFT JOIN (
         SELECT sample_id, max(text) FILTER (kind = 'keywords') AS keywords, max(text) FILTER (kind = 'poem') AS poem
@@ -40,6 +43,20 @@ SELECTION = """
     WHERE corpus.verdict.kept ORDER BY corpus.sample_id
 """
 """A row for each kept sample, in the order of the ids, with the place of its bytes."""
+
+LINES = """
+    SELECT found.*, array_to_string(lines, chr(10)) AS whole
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY sample_id ORDER BY rank) AS place
+        FROM (
+            SELECT captions.*, row_number() OVER (PARTITION BY text ORDER BY score DESC, sample_id) AS time
+            FROM captions JOIN verdicts USING (sample_id) JOIN poems USING (poem_id)
+            WHERE kept AND kind = 'line' AND text IS NOT NULL AND score >= {least} AND {learnt}
+        ) WHERE time <= {times}
+    ) AS found JOIN poems USING (poem_id) WHERE place <= {most}
+"""
+"""The lines of poems that a policy takes: of each line its best pictures, of each picture its best lines; none of an
+author whose poems are held out."""
 
 SCORES = "SELECT corpus.sample_id, corpus.{measure} FROM corpus WHERE corpus.verdict.kept ORDER BY corpus.sample_id"
 """The same rows, with what one measure says of them."""
@@ -52,11 +69,18 @@ SUFFIXED = f"""
 SPLIT = """
     CASE WHEN {unit} < {validation} THEN 'validation' WHEN {unit} < {validation} + {test} THEN 'test' ELSE 'train' END
 """
+AUTHOR = f"CASE WHEN poems.author IN {ANONYMOUS} THEN hex(poem_id) ELSE poems.author END"
+"""Whose a poem is; each one whose author nobody knows is its own."""
+DRAWN = f"""
+    SELECT sample_id, min({AUTHOR}) AS author FROM captions JOIN poems USING (poem_id)
+    WHERE kind = 'poem' GROUP BY sample_id
+"""
+"""Pictures that were drawn of a poem go where its author's poems go."""
 UNIT = "(('0x' || left(sha256({head}), 8))::UBIGINT / 4294967296.0)"
 """A number from 0 to 1 that a picture's group draws, the same in every release."""
 
 
-def write(corpus: Corpus, recipe: Recipe, rows: Path, places: Path) -> None:
+def write(corpus: Corpus, recipe: Recipe, policy: Policy, rows: Path, places: Path) -> None:
     """Write what is kept as Parquet, in the order of the ids; and beside it, row by row, where the bytes lie.
 
     Each measure is asked for by itself, and its column laid beside the others: twenty tables joined and sorted as one
@@ -68,7 +92,7 @@ def write(corpus: Corpus, recipe: Recipe, rows: Path, places: Path) -> None:
     with contextlib.ExitStack() as files:
         folder = Path(files.enter_context(tempfile.TemporaryDirectory(dir=rows.parent, prefix=".columns-")))
         columns = []
-        for number, query in enumerate(_queries(corpus, recipe)):
+        for number, query in enumerate(_queries(corpus, recipe, policy)):
             with corpus.connect(query) as connection:
                 paged.write(connection, query, folder / f"{number}.parquet")
             columns.append(files.enter_context(pq.ParquetFile(folder / f"{number}.parquet")))
@@ -87,7 +111,7 @@ def write(corpus: Corpus, recipe: Recipe, rows: Path, places: Path) -> None:
             located.write_table(where)
 
 
-def _queries(corpus: Corpus, recipe: Recipe) -> list[str]:
+def _queries(corpus: Corpus, recipe: Recipe, policy: Policy) -> list[str]:
     """The query for the samples, and one for each measure that has numbers or texts."""
     columns = set(corpus.sql("DESCRIBE corpus").column("column_name").to_pylist())
     current = {path.removeprefix("measures/").partition("@")[0] for path in corpus.variants if "measures/" in path}
@@ -96,10 +120,15 @@ def _queries(corpus: Corpus, recipe: Recipe) -> list[str]:
     if "semantic" in measures:
         joins += f" LEFT JOIN semantic AS alike ON alike.image_id = {head}"
         head = f"coalesce(alike.leader, {head})"
+    if recipe.poetry:
+        joins += f" LEFT JOIN ({DRAWN}) AS of_poem USING (sample_id)"
+        head = f"coalesce(encode(min(of_poem.author) OVER (PARTITION BY {head})), {head})"
     if recipe.captions.cut_suffixes and "text" in recipe.measures:
         joins += f" LEFT JOIN ({SUFFIXED}) AS tails USING (sample_id)"
         tail = "tails.tail"
-    samples = SELECTION.format(split=split(recipe.splits, head), tail=tail, joins=joins)
+    learnt = f"{split(recipe.splits, AUTHOR)} = 'train'"
+    lines = LINES.format(**policy.poem_lines.model_dump(), learnt=learnt)
+    samples = SELECTION.format(split=split(recipe.splits, head), tail=tail, joins=joins, lines=lines)
     return [samples, *(SCORES.format(measure=measure) for measure in measures)]
 
 

@@ -3,18 +3,15 @@
 from pathlib import Path
 
 from pipelines.corpus import Corpus
-from pipelines.poetry.variants import ANONYMOUS, STANDING
+from pipelines.poetry.variants import STANDING
 from pipelines.releases import paged
-from pipelines.releases.selection import split
+from pipelines.releases.selection import AUTHOR, split
 from schemas.recipe import Splits
-
-AUTHOR = f"CASE WHEN author IN {ANONYMOUS} THEN hex(poem_id) ELSE author END"
-"""Whose a poem is; each one whose author nobody knows is its own."""
 
 POEMS = """
     SELECT poem_id, {split} AS split, title, author, dynasty, form, array_to_string(lines, chr(10)) AS text,
         array_to_string(keywords, ', ') AS keywords
-    FROM ({standing}) JOIN keywords USING (poem_id)
+    FROM ({standing}) AS poems JOIN keywords USING (poem_id)
     WHERE len(keywords) > 0 ORDER BY poem_id
 """
 

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from schemas.scenes import BY_NAME, CATEGORIES, Category, Scene, Side, Thing
-from training.evaluation.detector import FEATURES, Detection, Reference, load, look
-from training.evaluation.scenes import Score, asked, frechet, right, score, summary
+from training.evaluation.detector import FEATURES, Detection, load, look
+from training.evaluation.frechet import frechet, moments
+from training.evaluation.scenes import Score, asked, right, score, summary
 
 CAT, APPLE = BY_NAME["猫"], BY_NAME["苹果"]
 
@@ -60,10 +62,10 @@ def test_noise_shows_nothing_and_lies_far_from_scenes() -> None:
 
 
 def test_the_distance_of_equal_features_is_nothing_and_grows() -> None:
-    features = torch.randn(4_000, FEATURES, generator=torch.Generator().manual_seed(0))
-    reference = Reference(features.mean(dim=0), features.T.cov())
-    assert frechet(features, reference) == pytest.approx(0, abs=1e-3)
-    near, far = frechet(features + 0.1, reference), frechet(features + 1.0, reference)
+    features = np.random.default_rng(0).standard_normal((4_000, FEATURES))
+    reference = moments(features)
+    assert frechet(moments(features), reference) == pytest.approx(0, abs=1e-3)
+    near, far = (frechet(moments(features + by), reference) for by in (0.1, 1.0))
     assert near == pytest.approx(0.01 * FEATURES, rel=0.01) and far == pytest.approx(FEATURES, rel=0.01)
 
 

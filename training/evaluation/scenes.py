@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scipy.linalg import sqrtm
 from torch import Tensor
 
 from model.pipeline import STEPS, JuZhouPipeline
 from schemas.errors import JuZhouError
 from schemas.scenes import CATEGORIES, Category, Scene, Thing, prompts
 from training.evaluation.detector import Detection, Reference, load, look
+from training.evaluation.frechet import Moments, frechet, moments
 
 Say = Callable[[str], None]
 
@@ -87,17 +87,13 @@ def score(pictures: Tensor, scenes: Sequence[Scene]) -> Score:
         shares,
         float(np.mean(list(shares.values()))),
         float(np.sqrt(variance)) / len(CATEGORIES),
-        frechet(seen.features, reference),
+        frechet(moments(seen.features.numpy()), _moments(reference)),
         len(scenes),
     )
 
 
-def frechet(features: Tensor, reference: Reference) -> float:
-    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) of features, (n, 128), to the reference (arXiv 1706.08500)."""
-    mean, covariance = features.mean(dim=0).double().numpy(), np.cov(features.double().numpy(), rowvar=False)
-    theirs = reference.covariance.double().numpy()
-    apart = mean - reference.mean.double().numpy()
-    return float(apart @ apart + np.trace(covariance + theirs - 2 * sqrtm(covariance @ theirs).real))
+def _moments(reference: Reference) -> Moments:
+    return Moments(reference.mean.double().numpy(), reference.covariance.double().numpy())
 
 
 def pipelines(folder: Path) -> tuple[JuZhouPipeline | None, JuZhouPipeline | None]:

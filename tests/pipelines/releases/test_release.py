@@ -96,7 +96,7 @@ def frozen(folder: Path) -> dict[str, bytes]:
 def selected(corpus: Corpus, recipe: Recipe) -> pa.Table:
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.parquet"
-        selection.write(corpus, recipe, rows, Path(folder) / "places.parquet")
+        selection.write(corpus, recipe, KEEP_CHINESE, rows, Path(folder) / "places.parquet")
         return pq.read_table(rows)
 
 

@@ -1,0 +1,26 @@
+"""The Fréchet distance of two sets of vectors, of pictures say."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import sqrtm
+
+
+class Moments(NamedTuple):
+    """What is asked of a set: mean (width,) and covariance (width, width)."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def moments(vectors: np.ndarray) -> Moments:
+    """Mean and covariance of vectors (count, width), in float64."""
+    wide = vectors.astype(np.float64)
+    return Moments(wide.mean(axis=0), np.cov(wide, rowvar=False))
+
+
+def frechet(some: Moments, others: Moments) -> float:
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (arXiv 1706.08500); too large where the sets are small."""
+    apart = some.mean - others.mean
+    common = sqrtm(some.covariance @ others.covariance).real
+    return float(apart @ apart + np.trace(some.covariance + others.covariance - 2 * common))
