@@ -132,6 +132,9 @@ class DMD2Settings(StageSettings):
     guidance: Annotated[float, Field(ge=1.0)] = 3.0
     """The real score's."""
     gan_weight: Annotated[float, Field(ge=0.0)] = 0.03
+    regression: Annotated[float, Field(ge=0.0)] = 0.0
+    """The weight of the regression onto the ends of the teacher's trajectories, which DMD has (section 4.2 of arXiv
+    2311.18828) and DMD2 leaves out."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     """Of the student's weights, by its own steps."""
     sharded: bool = False

@@ -1,13 +1,17 @@
 """What a student of few steps is distilled with: its teacher, its noise levels, and what is drawn when it is done."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from model import flow
 from model.pipeline import JuZhouPipeline
+from model.text import TextStates
+from schemas.training import TrajectorySettings
 from training.batches import Batches
 from training.features import Latents, Texts
 from training.flow import drawn, held_prompts, keep
@@ -30,6 +34,9 @@ class Distillation(Stage):
         self.shift = stages.flow.shift
         self.sampling_steps = stages.dmd2.sampling_steps
         self.levels = flow.noise_levels(self.sampling_steps, self.shift).to(self.device)
+        self.substeps = (stages.trajectory or TrajectorySettings()).substeps
+        fine = flow.noise_levels(self.sampling_steps * self.substeps, self.shift)
+        self.grid = torch.cat([fine, torch.zeros(1)]).to(self.device)
         self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
         tuned = stages.flow.tunes_text(len(stages.flow.phases) + 1)
         base = job.folders["flow"] / "checkpoint"
@@ -37,6 +44,14 @@ class Distillation(Stage):
         self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
         self.pipeline = JuZhouPipeline.from_pretrained(base).to(self.device)
         self.pipeline.unet.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def follow_teacher(self, teacher: nn.Module, z: Tensor, depth: int, text: TextStates, guidance: float) -> Tensor:
+        """Where Euler steps along the teacher's guided velocity end, from z at the student's level `depth`."""
+        empty = self.texts.empty(text)
+        for now, then in itertools.pairwise(self.grid[depth * self.substeps :]):
+            z = z + (then - now) * flow.guided_velocity(teacher, z, now, text, empty, guidance)
+        return z
 
     def samples(self) -> Image.Image:
         """The held pictures' captions, drawn by the student that is kept."""

@@ -163,7 +163,7 @@ class DMD2Stage(Distillation):
             for piece in self.in_turn(given, self.student):
                 with device.autocast(self.device):
                     x = self._generate(piece, depth)
-                told.append(self._teach_student(x, piece))
+                told.append(self._teach_student(x, piece) | self._hold_student(piece, depth))
                 samples.append(x.detach())
             norm = descend(self.student_optimizer, rate, CLIP)
             metrics |= mean(told) | {"student_grad_norm": norm}
@@ -211,6 +211,20 @@ class DMD2Stage(Distillation):
         self.backward(matching + self.settings.gan_weight * gan)
         critic.requires_grad_(True)
         return {"student_matching": matching.item(), "student_gan": gan.item()}
+
+    def _hold_student(self, given: Given, depth: int) -> Metrics:
+        """The student's gradients towards where the teacher's trajectory ends, from a real picture noised to one of the
+        student's levels; this keeps what distribution matching loses first, the number of things."""
+        if not self.settings.regression:
+            return {}
+        text, level = given.text, self.levels[depth]
+        z = flow.interpolate(given.real, given.noises[-1], level)
+        with device.autocast(self.device):
+            end = self.follow_teacher(self.teacher, z, depth, text, self.settings.guidance)
+            x0 = flow.clean(z, level, flow.velocity(self.student, z, level, text))
+        loss = F.mse_loss(x0.float(), end)
+        self.backward(self.settings.regression * loss)
+        return {"student_regression": loss.item()}
 
     def _teach_critic(self, x: Tensor, given: Given) -> Metrics:
         """The critic's gradients: x0 of the student's noised samples, and which latents are real."""

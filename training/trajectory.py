@@ -7,7 +7,6 @@ trajectories computed beforehand. What it cannot know it averages: DMD2 has to m
 """
 
 import copy
-import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from model import device, flow
 from model.autoencoder import SCALE
-from model.text import TextStates
 from training.distillation import Distillation
 from training.flow import follow
 from training.stage import Job, Metrics, bare, descend, learning_rate, mean, optimizer
@@ -43,8 +41,6 @@ class TrajectoryStage(Distillation):
         self.kept = copy.deepcopy(self.teacher)
         self.student = job.wrap(copy.deepcopy(self.teacher).train().requires_grad_(True))
         self.optimizer = optimizer(self.student.parameters())
-        fine = self.sampling_steps * self.settings.substeps
-        self.grid = torch.cat([flow.noise_levels(fine, self.shift), torch.zeros(1)]).to(self.device)
 
     def state(self) -> dict[str, Any]:
         """The student, its average and its optimizer."""
@@ -65,7 +61,7 @@ class TrajectoryStage(Distillation):
             level = self.levels[depth]
             z = flow.interpolate(real, piece.noise.to(self.device), level)
             with device.autocast(self.device):
-                end = self._follow_teacher(z, depth, text)
+                end = self.follow_teacher(self.teacher, z, depth, text, self.settings.guidance)
                 x0 = flow.clean(z, level, flow.velocity(self.student, z, level, text))
             loss = F.mse_loss(x0.float(), end)
             self.backward(loss)
@@ -73,12 +69,3 @@ class TrajectoryStage(Distillation):
         norm = descend(self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))
         follow(self.kept, bare(self.student), step, self.settings.ema)
         return mean(losses) | {"grad_norm": norm}
-
-    @torch.no_grad()
-    def _follow_teacher(self, z: Tensor, depth: int, text: TextStates) -> Tensor:
-        """Where Euler steps along the teacher's guided velocity end, from z at the student's level `depth`."""
-        empty = self.texts.empty(text)
-        times = self.grid[depth * self.settings.substeps :]
-        for now, then in itertools.pairwise(times):
-            z = z + (then - now) * flow.guided_velocity(self.teacher, z, now, text, empty, self.settings.guidance)
-        return z

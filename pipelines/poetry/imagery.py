@@ -5,6 +5,7 @@ characters, so the lexicon segments for itself: from the left, the longest word 
 is no moon, 青云 no cloud) stands in it too, and shows nothing.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from filters.characters import classes, texts
-from filters.segmentation import words
+from filters.segmentation import tags, words
 from filters.trie import Trie, found, trie
 from pipelines.poetry.variants import STANDING
 from pipelines.stage import Rows, Stage
@@ -53,6 +54,10 @@ ADJECTIVES = "大小老古新旧美好高长红黄白蓝绿黑紫金银青孤"
 """What jieba leaves before a thing's name in a word: 小船, 红花."""
 HEADS = "山江河湖花草树云雨雪鸟桥船亭塔林"
 """Names of things that a word for a kind of them ends in: 雪山 is snow and a mountain."""
+
+
+OF_PICTURES = re.compile(r"一[张幅个只支]|的?(?:图片|照片|图像|插图|配图|素材|截图)|stock photo", re.IGNORECASE)
+"""Words about a picture as a picture, which say nothing of what it shows."""
 
 
 class Lexicon(NamedTuple):
@@ -109,19 +114,31 @@ def named(captions: Sequence[str]) -> list[list[str]]:
     but for an adjective before them. A 火车 is neither fire nor a cart."""
     known = lexicon()
     shown = dict(zip(known.words, known.keywords, strict=True))
-    text = "\n".join(caption.replace("\n", " ") for caption in captions)
+    found = []
+    for said in cut(captions):
+        seen: dict[str, None] = {}
+        for word, _ in said:
+            parts = [word]
+            if word not in shown and len(word) > 1:
+                parts = [word[1:]] if word[0] in ADJECTIVES else [word[:-1], word[-1]] if word[-1] in HEADS else []
+            for part in parts:
+                seen |= dict.fromkeys(shown.get(part, ()))
+        found.append(_salient([*seen]))
+    return found
+
+
+def cut(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """The words of captions in modern Chinese with jieba's tags; none of those about the picture as a picture."""
+    lines = [OF_PICTURES.sub(" ", caption.replace("\n", " ")) for caption in captions]
+    text = "\n".join(lines)
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).copy()
-    found: list[dict[str, None]] = [{} for _ in captions]
-    starts, ends, _ = words(codes)
+    found: list[list[tuple[str, str]]] = [[] for _ in captions]
+    starts, ends, kinds = words(codes)
     line = np.searchsorted(np.flatnonzero(codes == ord("\n")), starts).tolist()
-    for caption, start, end in zip(line, starts.tolist(), ends.tolist(), strict=True):
-        word = text[start:end]
-        parts = [word]
-        if word not in shown and len(word) > 1:
-            parts = [word[1:]] if word[0] in ADJECTIVES else [word[:-1], word[-1]] if word[-1] in HEADS else []
-        for part in parts:
-            found[caption] |= dict.fromkeys(shown.get(part, ()))
-    return [_salient([*some]) for some in found]
+    names = tags()
+    for caption, start, end, kind in zip(line, starts.tolist(), ends.tolist(), kinds.tolist(), strict=True):
+        found[caption].append((text[start:end], names[kind]))
+    return found
 
 
 def _salient(shown: list[str]) -> list[str]:

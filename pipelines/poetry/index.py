@@ -7,6 +7,7 @@ random projection of the words themselves, so that one inner product is closenes
 import os
 from collections.abc import Sequence
 from fcntl import LOCK_EX, flock
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from filters.characters import texts
+from filters.characters import is_han, texts
 from pipelines.corpus import UNFINISHED
-from pipelines.poetry.imagery import keywords, lexicon, named
+from pipelines.poetry.imagery import cut, keywords, lexicon, named
 from schemas.identity import digest
 
 SKETCH = 256
@@ -30,7 +31,10 @@ PROBED = 48
 LEARNT_FROM = 81_920
 """Poems from which the clusters are learnt."""
 CODES = 0x30000
-"""Code points that may be Chinese."""
+"""Code points that may be Chinese; above them are pairs of neighbouring characters, by a hash of so many values."""
+PAIRS = 1 << 20
+CONTENT = ("n", "v", "a", "i", "l", "t", "s")
+"""jieba's tags, by their first letter, of words that say something; of one character only nouns do."""
 
 
 class Lines(NamedTuple):
@@ -44,12 +48,12 @@ class Lines(NamedTuple):
     thing_bounds: np.ndarray
     """… and where each line's begin: (lines + 1,)."""
     signs: np.ndarray
-    """Its Chinese characters, likewise, each once."""
+    """Its Chinese characters and pairs of them, likewise, each once."""
     sign_bounds: np.ndarray
     thing_rarity: np.ndarray
     """log(lines / lines that have it), by the number of the keyword, …"""
     sign_rarity: np.ndarray
-    """… and by the code point of the character."""
+    """… and by the character or pair."""
 
 
 class Weighed(NamedTuple):
@@ -59,7 +63,7 @@ class Weighed(NamedTuple):
     overlap: np.ndarray
     """Cosine of the rarity-weighted keywords of line and caption."""
     shared: np.ndarray
-    """The same of their characters."""
+    """The share of the caption's content words that stand in the line, weighted by their rarity."""
 
 
 def poem_vectors(poems: Sequence[Sequence[str]], meanings: dict[str, np.ndarray]) -> np.ndarray:
@@ -147,7 +151,7 @@ def lines_of(poems: Sequence[Sequence[str]]) -> Lines:
     things = np.array([word for words in shown for word in words], np.int32)
     thing_bounds = np.concatenate([[0], np.cumsum([len(words) for words in shown])]).astype(np.int64)
     batch = texts(flat)
-    signs, sign_bounds = _distinct(batch.codes.astype(np.int64), batch.bounds)
+    signs, sign_bounds = _signs(batch.codes.astype(np.int64), batch.bounds)
     return Lines(
         bounds,
         pa.array(flat, pa.string()),
@@ -156,7 +160,7 @@ def lines_of(poems: Sequence[Sequence[str]]) -> Lines:
         signs,
         sign_bounds,
         _rarity(things, len(number), len(flat)),
-        _rarity(signs, CODES, len(flat)),
+        _rarity(signs, CODES + PAIRS, len(flat)),
     )
 
 
@@ -176,8 +180,9 @@ def weigh(lines: Lines, captions: Sequence[str], poems: np.ndarray) -> Weighed:
     number = numbered()
     shown = [[number[word] for word in words] for words in named(captions)]
     bounds = np.concatenate([[0], np.cumsum([len(words) for words in shown])]).astype(np.int64)
-    batch = texts(captions)
-    signs, sign_bounds = _distinct(batch.codes.astype(np.int64), batch.bounds)
+    said = [_content(some) for some in cut(captions)]
+    signs = np.array([sign for some in said for sign in some], np.int64)
+    sign_bounds = np.concatenate([[0], np.cumsum([len(some) for some in said])]).astype(np.int64)
     things = np.array([word for words in shown for word in words], np.int32)
     return Weighed(
         *_weigh(
@@ -193,19 +198,38 @@ def _rarity(found: np.ndarray, count: int, lines: int) -> np.ndarray:
     return np.log(max(lines, 2) / np.maximum(np.bincount(found, minlength=count), 1)).astype(np.float32)
 
 
+def _content(said: Sequence[tuple[str, str]]) -> list[int]:
+    """The characters and pairs of a caption's content words, each once."""
+    found: dict[int, None] = {}
+    for word, tag in said:
+        if tag[0] in CONTENT and all(map(is_han, word)):
+            codes = [*map(ord, word)]
+            if len(codes) > 1:
+                found |= dict.fromkeys(CODES + (one * 31 + other) % PAIRS for one, other in pairwise(codes))
+            elif tag[0] == "n":
+                found[codes[0]] = None
+    return list(found)
+
+
 @njit(cache=True, nogil=True)
-def _distinct(codes: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The Chinese characters of texts, each once; a text ends with a code that is none of its own."""
-    signs, ends = np.empty(len(codes), np.int32), np.zeros(len(bounds), np.int64)
-    seen = np.full(CODES, -1, np.int64)
+def _signs(codes: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The Chinese characters of texts and the pairs of neighbours, each once."""
+    signs, ends = np.empty(2 * len(codes), np.int64), np.zeros(len(bounds), np.int64)
+    seen = np.full(CODES + PAIRS, -1, np.int64)
     count = 0
     for text in range(len(bounds) - 1):
+        before = 0
         for at in range(bounds[text], bounds[text + 1]):
             code = codes[at]
-            if 0x3400 <= code < CODES and not 0xA000 <= code < 0x20000 and seen[code] != text:
-                seen[code] = text
-                signs[count] = code
-                count += 1
+            if not 0x3400 <= code < CODES or 0xA000 <= code < 0x20000:
+                before = 0
+                continue
+            for sign in (code, CODES + (before * 31 + code) % PAIRS if before else code):
+                if seen[sign] != text:
+                    seen[sign] = text
+                    signs[count] = sign
+                    count += 1
+            before = code
         ends[text + 1] = count
     return signs[:count], ends
 
@@ -220,6 +244,16 @@ def _alike(mine: np.ndarray, wanted: np.ndarray, rarity: np.ndarray, norm: float
         if wanted[one]:
             common += weight
     return common / np.sqrt(length * norm) if common > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _covered(mine: np.ndarray, wanted: np.ndarray, rarity: np.ndarray, whole: float) -> float:
+    """The share of a rarity-weighted set, given as marks, that is in a list."""
+    common = 0.0
+    for one in mine:
+        if wanted[one]:
+            common += rarity[one]
+    return common / whole if common > 0 else 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -238,7 +272,7 @@ def _weigh(poems: np.ndarray, bounds: np.ndarray, things: Any, signs: Any) -> tu
             thing_norm += thing_rarity[one] * thing_rarity[one]
         for one in those:
             is_sign[one] = True
-            sign_norm += sign_rarity[one] * sign_rarity[one]
+            sign_norm += sign_rarity[one]
         for place in range(poems.shape[1]):
             poem = poems[row, place]
             if poem < 0:
@@ -248,7 +282,7 @@ def _weigh(poems: np.ndarray, bounds: np.ndarray, things: Any, signs: Any) -> tu
                 mine = line_things[line_thing_bounds[at] : line_thing_bounds[at + 1]]
                 ours = line_signs[line_sign_bounds[at] : line_sign_bounds[at + 1]]
                 by_things = _alike(mine, is_thing, thing_rarity, thing_norm)
-                by_signs = _alike(ours, is_sign, sign_rarity, sign_norm)
+                by_signs = _covered(ours, is_sign, sign_rarity, sign_norm)
                 if by_things + by_signs > best:
                     best = by_things + by_signs
                     line[row, place], overlap[row, place], shared[row, place] = at, by_things, by_signs

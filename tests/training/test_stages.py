@@ -117,10 +117,25 @@ def test_a_student_learns_where_the_teachers_trajectories_end(release: Path, tra
         end = flow.clean(
             half, stage.grid[7], flow.guided_velocity(stage.teacher, half, stage.grid[7], text, empty, guidance)
         )
-    torch.testing.assert_close(stage._follow_teacher(z, 3, text), end)
+    torch.testing.assert_close(stage.follow_teacher(stage.teacher, z, 3, text, guidance), end)
     ready = JuZhouPipeline.from_pretrained(trained["trajectory"] / "checkpoint").unet
     start = DMD2Stage(Job(Release(release), RECIPE, trained)).student
     assert all(torch.equal(one, other) for one, other in zip(ready.parameters(), start.parameters(), strict=True))
     assert any(
         not torch.equal(one, other) for one, other in zip(ready.parameters(), stage.teacher.parameters(), strict=True)
     )
+
+
+def test_a_student_of_dmd2_may_be_held_by_regression(release: Path, trained: dict[str, Path]) -> None:
+    moved, told = [], []
+    for weight in (0.0, 1e4):
+        dmd2 = RECIPE.stages.dmd2.model_copy(update={"regression": weight})
+        stages = RECIPE.stages.model_copy(update={"dmd2": dmd2})
+        stage = DMD2Stage(Job(Release(release), RECIPE.model_copy(update={"stages": stages}), trained))
+        before = [part.clone() for part in stage.student.parameters()]
+        told.append(stage.step(0, stage.load(0)))
+        steps = [new - old for new, old in zip(stage.student.parameters(), before, strict=True)]
+        moved.append(torch.cat([step.flatten() for step in steps]))
+    assert "student_regression" not in told[0] and told[1]["student_regression"] > 0
+    assert told[0]["student_matching"] == told[1]["student_matching"]
+    assert torch.nn.functional.cosine_similarity(*moved, dim=0) < 0.95

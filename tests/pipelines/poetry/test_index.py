@@ -64,13 +64,13 @@ def test_the_nearest_poem_is_the_one_that_shows_the_same(read: Callable[..., dic
 
 def test_the_best_line_of_each_poem() -> None:
     lines = index.lines_of(POEMS)
-    weighed = index.weigh(lines, ["雪中的小船", "月亮", "手机"], np.array([[1, 0, -1], [0, 1, 2], [0, 1, 2]]))
+    weighed = index.weigh(lines, ["雪中的小船", "明月", "手机"], np.array([[1, 0, -1], [0, 1, 2], [0, 1, 2]]))
     texts = [[lines.texts[at].as_py() if at >= 0 else None for at in row] for row in weighed.line.tolist()]
     assert texts[0][0] == "孤舟蓑笠翁，独钓寒江雪。" and texts[0][2] is None
     assert "月" in texts[1][0] and weighed.overlap[1, 0] > 0.5 > weighed.overlap[1, 1] == 0
     assert weighed.shared[1, 0] > 0 and not weighed.overlap[2].any() and not weighed.shared[2].any()
     assert weighed.overlap.max() <= 1 + 1e-6 and weighed.shared.max() <= 1 + 1e-6
-    alone = index.weigh(lines, ["月亮"], np.array([[0, 1, 2]]))
+    alone = index.weigh(lines, ["明月"], np.array([[0, 1, 2]]))
     assert [part.tolist() for part in alone] == [part[1:2].tolist() for part in weighed]
 
 
