@@ -91,7 +91,9 @@ def capped(found: pa.Table, lines: PoemLines) -> tuple[int, int, int, int]:
     counted = "SELECT max(n), count(*) FROM (SELECT line, count(*) AS n FROM ({}) GROUP BY line)"
     with duckdb.connect() as connection:
         connection.register("found", found)
-        [before] = connection.sql(counted.format(f"FROM found WHERE place <= {lines.most}")).fetchall()
+        [before] = connection.sql(
+            counted.format(f"FROM found WHERE score >= {lines.least} AND place <= {lines.most}")
+        ).fetchall()
         [after] = connection.sql(
             counted.format(f"""
             SELECT *, row_number() OVER (PARTITION BY picture ORDER BY place) AS taken

@@ -93,6 +93,11 @@ def _head(manifest: Manifest) -> str:
         if base
         else ""
     )
+    poems = (
+        f" `poems.parquet` has {manifest.poems:,} poems, what each shows, and the split of its author."
+        if manifest.poems
+        else ""
+    )
     return f"""# {manifest.name}
 
 {manifest.samples:,} samples of {manifest.images:,} pictures with Chinese captions, as a JuZhou corpus kept them.
@@ -101,7 +106,7 @@ Digest `{manifest.digest}`.{added}
 `<split>-*.tar` hold for each sample the original bytes of its picture (`.{PICTURE}` whatever the format, which
 readers tell from the bytes), its caption (`.txt`) and all its words (`.json`), in WebDataset layout. `samples.parquet`
 has a row a sample with every caption and score, and where in which tar its picture lies. `manifest.json` has the
-digests of all, `policy.yaml` the policy, `croissant.json` the metadata for machines."""
+digests of all, `policy.yaml` the policy, `croissant.json` the metadata for machines.{poems}"""
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> str:
@@ -220,7 +225,7 @@ def _limits(manifest: Manifest) -> str:
         if stand_ins
         else ""
     )
-    poems = "\n- Poem lines were found by the caption's words and vectors; nobody has read them all."
+    poems = "\n- Poem lines were found by keywords, words and vectors, with a probability; nobody has read them all."
     return f"""## Known limits
 {scorers}{poems if any(name == "captions/line" for name in manifest.variants) else ""}
 - Captions are what pages say of their pictures, brought to Simplified script; they were not written for this use.

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.releases.shards import PICTURE
-from schemas.release import Manifest
+from schemas.release import POEMS, Manifest
 
 PREFIXES = {"sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/", "dct": "http://purl.org/dc/terms/"}
 TERMS = (
@@ -38,7 +38,7 @@ ABOUT = {
     "caption_from": "Where on the page the caption stood.",
     "poem_lines": "Lines of poems that fit, best first.",
     "keywords": "What the poem shows of which the picture was drawn.",
-    "poem": "That poem, line by line.",
+    "poem": "That poem, or the one of the best line, line by line.",
     "source": "The source of the corpus's recipe.",
     "url": "Where the picture was fetched.",
     "page_url": "The page that showed it.",
@@ -76,16 +76,19 @@ def text(folder: Path, manifest: Manifest) -> str:
         "license": "Each picture stays under the licence of its page.",
         "url": "README.md",
         "isLiveDataset": False,
-        "distribution": [_samples(folder, manifest), *_tars(manifest)],
+        "distribution": [*_tables(folder, manifest), *_tars(manifest)],
         "recordSet": [samples, *([_pictures()] if manifest.shards else [])],
     }
     return json.dumps(about, ensure_ascii=False, indent=1) + "\n"
 
 
-def _samples(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    return _file(
-        "samples.parquet", "application/x-parquet", (folder / "samples.parquet").stat().st_size, manifest.samples_sha256
-    )
+def _tables(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    sums = {"samples.parquet": manifest.samples_sha256, POEMS: manifest.poems_sha256}
+    return [
+        _file(name, "application/x-parquet", (folder / name).stat().st_size, sha256)
+        for name, sha256 in sums.items()
+        if sha256
+    ]
 
 
 def _tars(manifest: Manifest) -> list[dict[str, Any]]:
