@@ -30,11 +30,8 @@ from schemas.tables import Status, Table
 
 WARMER = 0.3
 """What each attempt adds to the temperature of the first, which is 0."""
-BATCH = 64
-THREADS = 8
-"""Requests in flight in one worker."""
-HERE_AT_ONCE = 16
-"""Prompts that a local model translates together."""
+AT_ONCE = 16
+"""Texts that a worker has in flight, at an endpoint or in a local model; a kill costs their answers."""
 CONNECT_S = 10.0
 TIMEOUT_S = 300.0
 """For one answer; a model that thinks takes its time."""
@@ -121,7 +118,7 @@ def stage(corpus: Corpus, name: str, texts: str, table: Table, model: LanguageMo
         """,
         outputs=(table,),
         work=lambda: _Ask(table, model, task, secret),
-        batch=BATCH,
+        batch=AT_ONCE,
         due=f"SELECT min(retry_at) AS due FROM ({asked}) WHERE {left}",
         patience_s=PATIENCE_S,
         gpu=not model.endpoint,
@@ -153,7 +150,7 @@ class Endpoint:
         Raises:
             JuZhouError: the endpoint wants another key, or refuses whatever it is asked.
         """
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             yield from zip(texts, pool.map(self._answer, texts), strict=True)
 
     def _answer(self, row: dict[str, Any]) -> Answer:
@@ -244,7 +241,7 @@ class Here:
     def __call__(self, texts: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Answer]]:
         """Each text (`text`, `attempt`) with the answer to it; those of later attempts draw lots, each alone."""
         for attempt, group in groupby(sorted(texts, key=itemgetter("attempt")), key=itemgetter("attempt")):
-            some, at_once = list(group), HERE_AT_ONCE if attempt == 1 else 1
+            some, at_once = list(group), AT_ONCE if attempt == 1 else 1
             for start in range(0, len(some), at_once):
                 asked = some[start : start + at_once]
                 for row, answer in zip(asked, each(self.generate, asked, _control(self._task)), strict=True):

@@ -53,6 +53,7 @@ KEPT = f"""
         poem.text AS line, poem.author, poem.title, poem.score AS fit
     FROM corpus LEFT JOIN captions AS poem
         ON poem.sample_id = corpus.sample_id AND poem.kind = 'line' AND poem.rank = 1
+        AND poem.score >= {{least}}
     WHERE verdict.kept ORDER BY corpus.sample_id LIMIT {KEPT_SHOWN}
 """
 
@@ -96,7 +97,9 @@ def write(corpus: Corpus, policy: Policy, release: Path, stages: Sequence[Path],
         manifest=Manifest.load(release),
         funnel=funnel(corpus).to_pylist(),
         fetched=corpus.sql(FETCHED).to_pylist(),
-        kept=_with_pictures(corpus, corpus.sql(KEPT.format(scores=_scores(corpus))).to_pylist()),
+        kept=_with_pictures(
+            corpus, corpus.sql(KEPT.format(scores=_scores(corpus), least=policy.poem_lines.least)).to_pylist()
+        ),
         rules=[(rule, counts[rule.name], rejected[rule.name]) for rule in policy.rules if rule.name in counts],
         groups=[_with_pictures(corpus, row["pictures"]) for row in corpus.sql(GROUPS).to_pylist()],
         stages=[_stage(folder) for folder in stages],

@@ -117,7 +117,7 @@ def test_every_prompt_ends_in_a_row(corpus: Corpus, monkeypatch: pytest.MonkeyPa
     assert model.instructions == {TASK.instruction}
     assert model.keys == {"Bearer secret-key"}
     assert model.paths == {"/v1/chat/completions"}
-    assert 1 < model.most_at_once <= 16
+    assert 1 < model.most_at_once <= 32
     told = [(asked["model"], asked["temperature"], asked.get("seed")) for asked in model.asked["stubborn"]]
     assert told == [("tiny", 0, None), ("tiny", 0.3, 2), ("tiny", 0.6, 3), ("tiny", pytest.approx(0.9), 4)]
     kept = b"".join(path.read_bytes() for path in corpus.path.rglob("*") if path.is_file())
