@@ -133,6 +133,9 @@ class _Retrieve:
         self._table, self._vectors, self._space = table, vectors, space
 
     def __call__(self, batch: pa.Table) -> Rows:
+        if not self._corpus.parts(self._vectors.path):
+            none = [{"sample_id": sample_id, "rank": 1} for sample_id in batch.column("sample_id").to_pylist()]
+            return [(self._table, pa.Table.from_pylist(none, schema=CAPTIONS))]
         captions = [simplified(caption) for caption in batch.column("caption").to_pylist()]
         found, scores = self._found(self._queries(batch, captions), captions)
         rows = []
@@ -169,7 +172,7 @@ class _Retrieve:
         near, poems = self._shelf.index.search(queries, min(LOOKED_UP, len(self._shelf.poems)))
         weighed = index.weigh(self._shelf.lines, captions, poems)
         spread = by_chance.std(axis=1, keepdims=True) + 1e-6
-        nearness = (near - by_chance.mean(axis=1, keepdims=True)) / spread
+        nearness = np.where(poems < 0, 0, (near - by_chance.mean(axis=1, keepdims=True)) / spread)
         return (poems, weighed.line), fits(nearness, weighed.overlap, weighed.shared)
 
     @cached_property

@@ -94,6 +94,17 @@ def test_lines_fit_what_a_picture_shows(kept: Corpus) -> None:
     assert lines.keys() == set(CAPTIONS) - {"被拒绝"}
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_poems_that_show_nothing_have_no_lines(corpus: Corpus) -> None:
+    sample = {"sample_id": digest(b"a"), "image_id": digest(b"a"), "caption": "月亮"}
+    corpus.append(SAMPLES, pa.Table.from_pylist([sample], SAMPLES.schema))
+    corpus.append(VERDICTS, pa.Table.from_pylist([{"sample_id": digest(b"a"), "kept": True}], VERDICTS.schema))
+    poem = {"poem_id": digest(b"b"), "title": "道", "author": "某人", "lines": ["道可道，非常道。"]}
+    corpus.append(POEMS, pa.Table.from_pylist([poem], POEMS.schema))
+    rows = found(corpus, space_of(Poetry(), {}, {}), Poetry())
+    assert [row["text"] for row in rows["月亮"]] == [None]
+
+
 def test_a_space_that_there_is_not() -> None:
     with pytest.raises(JuZhouError, match="'clip' is no CLIP among the recipe's measures"):
         space_of(Poetry(embedding="clip"), {}, {})
