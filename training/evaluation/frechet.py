@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import sqrtm
 
 
 class Moments(NamedTuple):
@@ -20,7 +19,12 @@ def moments(vectors: np.ndarray) -> Moments:
 
 
 def frechet(some: Moments, others: Moments) -> float:
-    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (arXiv 1706.08500); too large where the sets are small."""
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (arXiv 1706.08500); too large where the sets are small.
+
+    Σ₁ Σ₂ has the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric, so that no covariance needs an inverse.
+    """
     apart = some.mean - others.mean
-    common = sqrtm(some.covariance @ others.covariance).real
-    return float(apart @ apart + np.trace(some.covariance + others.covariance - 2 * common))
+    values, axes = np.linalg.eigh(some.covariance)
+    root = (axes * np.sqrt(np.clip(values, 0, None))) @ axes.T
+    common = np.sqrt(np.clip(np.linalg.eigvalsh(root @ others.covariance @ root), 0, None)).sum()
+    return float(apart @ apart + np.trace(some.covariance) + np.trace(others.covariance) - 2 * common)
