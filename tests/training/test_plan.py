@@ -45,4 +45,4 @@ def test_the_full_recipe_has_the_reports_stages() -> None:
 
 def test_the_recipes_that_come_along_are_valid() -> None:
     nano = Training.load(RECIPES / "nano.yaml")
-    assert [row.stage for row in plan(nano)] == ["flow1", "flow", "trajectory", "dmd2"]
+    assert [row.stage for row in plan(nano)] == ["flow1", "flow2", "flow", "trajectory", "dmd2"]
