@@ -37,6 +37,8 @@ from schemas.policy import PoemLines
 AT_ONCE = 1024
 EXACT = 1000
 """Pictures for which brute force is tried."""
+TIE = 2e-3
+"""What half precision may cost of a similarity. Poems that show the same are equally near: any of them counts."""
 NOISE = 1.0
 BEST = 8
 """Lines kept for a picture before the caps."""
@@ -126,9 +128,9 @@ def main() -> None:
     strangers = vectors[np.random.default_rng(0).permutation(len(vectors))[:STRANGERS]]
 
     queries, _ = pictures(shown, meanings, mean, EXACT, seed=1)
-    _, exact = timed("brute force, 1,000", seconds, lambda: brute(vectors, queries))
-    _, found = timed("clusters, 1,000", seconds, lambda: shelf.search(queries, 10))
-    recall = float(np.mean([len({*a} & {*b}) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)]))
+    exact = timed("brute force, 1,000", seconds, lambda: brute(vectors, queries))
+    found, _ = timed("clusters, 1,000", seconds, lambda: shelf.search(queries, 10))
+    recall = float((found >= exact[:, 9:] - TIE).mean())
 
     spent = {"making pictures": 0.0, "looking up": 0.0, "weighing lines": 0.0}
     rows = []
@@ -187,14 +189,14 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def brute(vectors: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ten nearest by looking at all, as faiss does it."""
+def brute(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """How near the ten nearest are, by looking at all, as faiss does it."""
     import faiss
 
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)
-    nearest: tuple[np.ndarray, np.ndarray] = flat.search(queries, 10)
-    return nearest
+    near: np.ndarray = flat.search(queries, 10)[0]
+    return near
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ FLAT = 20_000
 """Up to so many poems all are looked at; more are sorted into clusters, …"""
 LISTS = 2048
 """… so many, …"""
-PROBED = 96
+PROBED = 48
 """… of which so many are looked at."""
 LEARNT_FROM = 81_920
 """Poems from which the clusters are learnt."""
