@@ -236,11 +236,11 @@ def test_a_caption_gives_the_same_row_whatever_the_batch(captions: list[str]) ->
         "_" * 50_000 + "猫" + "_ " * 25_000,
     ],
 )
-def test_a_hundred_thousand_hostile_characters_take_no_second(caption: str) -> None:
+def test_a_hundred_thousand_hostile_characters_take_no_minutes(caption: str) -> None:
     row("")  # what is compiled and loaded is not timed
     begun = time.process_time()
     row(caption)
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5, "a quadratic search takes minutes"
 
 
 def test_a_lone_surrogate_breaks_nothing() -> None:
