@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -428,6 +428,9 @@ def evaluate() -> None:
     """
 
 
+Checkpoint = Annotated[
+    Path, typer.Argument(help="A checkpoint, or the folder of a training, which has a base and a distilled one.")
+]
 Refiner = Annotated[
     str | None,
     typer.Option(
@@ -440,9 +443,7 @@ Endpoint = Annotated[str | None, typer.Option(help="The base URL of an OpenAI-co
 
 @evaluations.command()
 def scenes(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint, or the folder of a training, which has a base and a distilled one.")
-    ],
+    checkpoint: Checkpoint,
     quick: Annotated[bool, typer.Option(help="A part of the prompts.")] = False,
     grid: Annotated[Path | None, typer.Option(help="A PNG of the same 16 prompts, drawn each way.")] = None,
 ) -> None:
@@ -475,14 +476,12 @@ def refine(
 
     Example: juzhou refine "两岸猿声啼不住" --refiner Qwen/Qwen3-1.7B --endpoint http://127.0.0.1:8000/v1
     """
-    _say(_refined(poem, refiner, endpoint))
+    _say(_refiner(refiner, endpoint)(poem))
 
 
 @evaluations.command()
 def poetry(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint, or the folder of a training, which has a base and a distilled one.")
-    ],
+    checkpoint: Checkpoint,
     release: Annotated[Path, typer.Argument(help="The folder of a release with held-out poems.")],
     quick: Annotated[bool, typer.Option(help="A few of the poems.")] = False,
     clip: Annotated[
@@ -499,34 +498,32 @@ def poetry(
     Example: juzhou evaluate poetry checkpoints demo/corpus/releases/demo-1 --page poems.html
     """
     from filters.pairing import ClipPairing, LitePairing
-    from model.pipeline import quiet as hush
+    from model.pipeline import quiet
     from training.evaluation import poetry as evaluation
     from training.evaluation.scenes import pipelines
 
-    hush()
+    quiet()
     ways = evaluation.steps_of(*pipelines(checkpoint))
     asked = evaluation.held_out(release, evaluation.QUICK if quick else evaluation.POEMS)
     sides = {pipeline.default_size for pipeline, _ in ways.values()}
     pictures = evaluation.held_pictures(release, (max(sides), max(sides)))
     scorer = ClipPairing(clip) if clip else LitePairing()
 
-    def said(poem: str) -> str:
-        return _refined(poem, refiner, endpoint)
-
-    found = evaluation.evaluate(ways, asked, said if refiner else None, scorer, pictures, _say)
+    refine = _refiner(refiner, endpoint) if refiner or endpoint else None
+    found = evaluation.evaluate(ways, asked, refine, scorer, pictures, _say)
     if page:
         evaluation.page(found, scorer, page)
         _say(f"{page}: {len(asked)} poems")
     _say(evaluation.summary(found, scorer, len(pictures)))
 
 
-def _refined(poem: str, refiner: str | None, endpoint: str | None) -> str:
-    from pipelines.poetry.refine import refined
+def _refiner(name: str | None, endpoint: str | None) -> Callable[[str], str]:
+    from pipelines.poetry.refine import refiner
     from schemas.recipe import LanguageModel
 
-    if endpoint and not refiner:
+    if endpoint and not name:
         raise JuZhouError(f"{endpoint}: name the model that it is asked for: --refiner NAME")
-    return refined(poem, LanguageModel(model=refiner, endpoint=endpoint) if refiner else None)
+    return refiner(LanguageModel(model=name, endpoint=endpoint) if name else None)
 
 
 @app.command()
@@ -574,7 +571,7 @@ def generate(
 
     quiet()
     if refine or refiner or endpoint:
-        prompt = _refined(prompt, refiner, endpoint)
+        prompt = _refiner(refiner, endpoint)(prompt)
         _say(prompt)
     pipeline = JuZhouPipeline.from_pretrained(checkpoint or SHIPPED)
     [picture] = pipeline(prompt, num_inference_steps=steps, seed=seed)

@@ -1,9 +1,10 @@
 """Chat models of transformers, and what one is asked in order to turn a poem into the prompt that is drawn."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+if TYPE_CHECKING:  # loading torch takes seconds, and a build that asks no model has no use for it
+    import torch
 
 INSTRUCTION = (
     "下面是一首古典诗词。请说出照它画一幅画时画面上会出现的东西：用现代汉语的名词作关键词，每个显著的物体、人物或景物一个，"
@@ -31,7 +32,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER).exists()
 
 
-def load_chat(source: Path | str, dtype: torch.dtype | Literal["auto"]) -> tuple[Any, Any]:
+def load_chat(source: Path | str, dtype: "torch.dtype | Literal['auto']") -> tuple[Any, Any]:
     """The causal language model of a folder or hub id, and its tokenizer, which pads on the left; an adapter is merged
     into its base model.
 
@@ -62,7 +63,6 @@ def adapted(chat: Any, rank: int) -> Any:
     )
 
 
-@torch.no_grad()
 def answer(chat: Any, tokenizer: Any, instruction: str, text: str, longest: int = 128) -> str:
     """What a chat model says of a text, greedily, in `longest` tokens at most."""
     asked = tokenizer(framed(tokenizer, instruction, text), add_special_tokens=False, return_tensors="pt")

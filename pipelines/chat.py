@@ -17,7 +17,7 @@ from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from filters.weights import folder, model_digest
-from model.refiner import framed, messages
+from model.refiner import framed, is_adapter, load_chat, messages
 from pipelines.corpus import Corpus
 from pipelines.models import each
 from pipelines.retry import retry_after_s, retry_at
@@ -107,7 +107,7 @@ def stage(corpus: Corpus, name: str, texts: str, table: Table, model: LanguageMo
         FROM ({rows(corpus, table)}) GROUP BY {key}
     """
     left = f"NOT settled AND attempts < {model.attempts}"
-    secret = os.environ.get(model.key_variable) if model.endpoint else None
+    secret = secret_of(model)
     return Stage(
         name=name,
         key=table.key,
@@ -213,7 +213,6 @@ class Here:
         from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
         from model.device import pick, precision
-        from model.refiner import is_adapter, load_chat
 
         self._task = task
         path = folder(model)
@@ -256,8 +255,8 @@ class Here:
         attempt = texts[0]["attempt"]
         torch.manual_seed(attempt)
         how = {"do_sample": True, "temperature": _temperature(attempt)} if attempt > 1 else {"do_sample": False}
-        framed = [self._framed(row["text"]) for row in texts]
-        encoded = self._tokenizer(framed, padding=True, add_special_tokens=self._translates, return_tensors="pt")
+        read = [self._read(row["text"]) for row in texts]
+        encoded = self._tokenizer(read, padding=True, add_special_tokens=self._translates, return_tensors="pt")
         inputs = {name: encoded[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
         # A Chinese character is a token or less, so that what is cut off would be refused for its length too.
         longest = max(self._task.longest(row["text"]) for row in texts)
@@ -271,28 +270,45 @@ class Here:
             for text, tokens in zip(said, produced.tolist(), strict=True)
         ]
 
-    def _framed(self, text: str) -> str:
+    def _read(self, text: str) -> str:
         """What the model reads of a text; a translator into several kinds of Chinese is told which."""
         if self._translates:
             return f"{SIMPLIFIED} {text}" if SIMPLIFIED in self._tokenizer.get_vocab() else text
         return framed(self._tokenizer, self._task.instruction, text)
 
 
-def asked(model: LanguageModel, task: Task, text: str) -> str:
-    """The answer to one text, here and now.
+def opened(model: LanguageModel, task: Task, secret: str | None) -> Endpoint | Here:
+    """What answers.
 
     Raises:
-        JuZhouError: no attempt gave one that the rules take, or as the model's class.
+        JuZhouError: as its class.
     """
-    secret = os.environ.get(model.key_variable) if model.endpoint else None
-    answering = Endpoint(model, task, secret) if model.endpoint else Here(model.model, task)
-    why: str | None = None
-    for attempt in range(1, model.attempts + 1):
-        [(_, answer)] = answering([{"text": text, "attempt": attempt}])
-        said, why = judged(task, text, answer) if answer.status is Status.OK else ("", answer.error)
-        if not why:
-            return said
-    raise JuZhouError(f"{model.origin()}: no answer that can be used in {model.attempts} attempts; the last: {why}")
+    return Endpoint(model, task, secret) if model.endpoint else Here(model.model, task)
+
+
+def secret_of(model: LanguageModel) -> str | None:
+    """The key of an endpoint, from this process's environment; workers have another."""
+    return os.environ.get(model.key_variable) if model.endpoint else None
+
+
+def asker(model: LanguageModel, task: Task) -> Callable[[str], str]:
+    """The model, opened once: text → answer, here and now.
+
+    Raises:
+        JuZhouError: as `opened`; and when it is asked, if no attempt gives an answer that the rules take.
+    """
+    answering = opened(model, task, secret_of(model))
+
+    def ask(text: str) -> str:
+        why: str | None = None
+        for attempt in range(1, model.attempts + 1):
+            [(_, answer)] = answering([{"text": text, "attempt": attempt}])
+            said, why = judged(task, text, answer) if answer.status is Status.OK else ("", answer.error)
+            if not why:
+                return said
+        raise JuZhouError(f"{model.origin()}: no answer that can be used in {model.attempts} attempts; the last: {why}")
+
+    return ask
 
 
 def judged(task: Task, text: str, answer: Answer) -> tuple[str, str | None]:
@@ -319,9 +335,7 @@ class _Ask:
 
     @cached_property
     def _asked(self) -> Endpoint | Here:
-        if not self._model.endpoint:
-            return Here(self._model.model, self._task)
-        return Endpoint(self._model, self._task, self._secret)
+        return opened(self._model, self._task, self._secret)
 
     def _row(self, row: dict[str, Any], answer: Answer) -> dict[str, Any]:
         status, error, tries = answer.status, answer.error, row["attempt"]

@@ -13,7 +13,7 @@ from pipelines.material import poetry
 from pipelines.poetry import poems, variants
 from pipelines.poetry.gold import gold_poems
 from pipelines.poetry.reading import reading_stage, refusal, tables_of, take, tidied
-from pipelines.poetry.refine import refined
+from pipelines.poetry.refine import refiner
 from pipelines.stage import run
 from schemas.errors import JuZhouError
 from schemas.recipe import LanguageModel
@@ -114,12 +114,13 @@ def test_a_line_is_refined_by_an_endpoint() -> None:
     model.script = {MOON: [said("<think>…</think>moonlight"), said("床，月亮，霜")], WAY: [said("无")]}
     with model.served() as endpoint:
         reader = LanguageModel(endpoint=endpoint, model="tiny", attempts=2)
-        assert refined(MOON, reader) == "床, 月亮, 霜"
+        refined = refiner(reader)
+        assert refined(MOON) == "床, 月亮, 霜"
         with pytest.raises(JuZhouError, match="nothing to see"):
-            refined(WAY, reader)
+            refined(WAY)
         model.script = {MOON: [said("愁")]}
         with pytest.raises(JuZhouError, match=r"no answer that can be used in 2 attempts; the last: nothing to see"):
-            refined(MOON, reader)
+            refined(MOON)
 
 
 def silent(name: str, done: int, total: int) -> None:

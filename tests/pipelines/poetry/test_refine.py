@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.poetry.refine import refined
+from pipelines.poetry.refine import refiner
 from schemas.errors import JuZhouError
 
 JUZHOU = [sys.executable, "-c", "from juzhou.cli import main; main()"]
 
 
 def test_either_script_gives_the_same_prompt() -> None:
+    refined = refiner()
     assert refined("千山鳥飛絕，萬徑人蹤滅。\n孤舟蓑笠翁，獨釣寒江雪。") == refined(
         "千山鸟飞绝，万径人踪灭。孤舟蓑笠翁，独钓寒江雪。"
     )
@@ -22,7 +23,7 @@ def test_either_script_gives_the_same_prompt() -> None:
 
 def test_nothing_to_see_is_one_line() -> None:
     with pytest.raises(JuZhouError, match="nothing to see") as caught:
-        refined("道可道，非常道")
+        refiner()("道可道，非常道")
     assert "\n" not in str(caught.value)
 
 
