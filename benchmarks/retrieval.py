@@ -25,12 +25,13 @@ import pyarrow as pa
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from filters import e5
+from filters.alignment import unit
 from pipelines import material
 from pipelines.poetry import index
 from pipelines.poetry.collection import entries
-from pipelines.poetry.imagery import keywords
+from pipelines.poetry.imagery import cut, keywords
 from pipelines.poetry.poems import cleaned, flaw_of, simplified
-from pipelines.poetry.retrieval import LOOKED_UP, STRANGERS, fits
+from pipelines.poetry.retrieval import LOOKED_UP, fits
 from pipelines.poetry.variants import standing
 from schemas.policy import PoemLines
 
@@ -82,8 +83,8 @@ def pictures(
         some = [words[place] for place in random.permutation(len(words))[: random.integers(1, 5)]]
         seen.append(np.mean([meanings[word] for word in some], axis=0) - mean)
         said.append(some)
-    signal = index.unit(np.array(seen, np.float32))
-    noise = index.unit(random.standard_normal(signal.shape).astype(np.float32)) * np.float32(NOISE)
+    signal = unit(np.array(seen, np.float32))
+    noise = unit(random.standard_normal(signal.shape).astype(np.float32)) * np.float32(NOISE)
     words = np.array([index.sketches(some).sum(axis=0) for some in said], np.float32)
     return index.joined(signal + noise, words), ["、".join(some) for some in said]
 
@@ -125,7 +126,7 @@ def main() -> None:
     vectors = timed("vectors of poems", seconds, lambda: index.poem_vectors(shown, meanings))
     lines = timed("what is in the lines", seconds, lambda: index.lines_of(texts))
     shelf = timed("clusters", seconds, lambda: index.search(vectors))
-    strangers = vectors[np.random.default_rng(0).permutation(len(vectors))[:STRANGERS]]
+    strangers = index.strangers(vectors)
 
     queries, _ = pictures(shown, meanings, mean, EXACT, seed=1)
     exact = timed("brute force, 1,000", seconds, lambda: brute(vectors, queries))
@@ -140,10 +141,8 @@ def main() -> None:
         made = time.perf_counter()
         near, some = shelf.search(queries, LOOKED_UP)
         looked = time.perf_counter()
-        weighed = index.weigh(lines, captions, some)
-        by_chance = queries @ strangers.T
-        nearness = (near - by_chance.mean(axis=1, keepdims=True)) / (by_chance.std(axis=1, keepdims=True) + 1e-6)
-        score = fits(nearness, weighed.overlap, weighed.shared)
+        weighed = index.weigh(lines, cut(captions), some)
+        score = fits(index.nearness(near, queries, strangers), weighed.overlap, weighed.shared)
         order = np.argsort(-score, axis=1, kind="stable")[:, :BEST]
         rows.append(
             pa.table(

@@ -66,6 +66,10 @@ class Lexicon(NamedTuple):
     words: tuple[str, ...]
     keywords: tuple[tuple[str, ...], ...]
     """Beside `words`; empty where nothing is seen."""
+    shown: dict[str, tuple[str, ...]]
+    """The keywords of each word."""
+    numbers: dict[str, int]
+    """A number for each keyword."""
     trie: Trie
     version: str
     """A digest of the file."""
@@ -94,7 +98,9 @@ def lexicon() -> Lexicon:
         if keywords and when and len(word) > 1:
             shown[word] = tuple(dict.fromkeys((when, *keywords)))
     known = tuple(shown)
-    return Lexicon(known, tuple(shown.values()), trie(known), fingerprint(text=text, when=WHEN))
+    every = sorted({word for some in shown.values() for word in some})
+    numbers = {word: number for number, word in enumerate(every)}
+    return Lexicon(known, tuple(shown.values()), shown, numbers, trie(known), fingerprint(text=text, when=WHEN))
 
 
 def keywords(poems: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -109,13 +115,12 @@ def keywords(poems: Sequence[Sequence[str]]) -> list[list[str]]:
     return [_salient(list(shown)) for shown in seen]
 
 
-def named(captions: Sequence[str]) -> list[list[str]]:
-    """The same keywords for what captions in modern Chinese name: jieba's words that the lexicon knows as a whole, or
-    but for an adjective before them. A 火车 is neither fire nor a cart."""
-    known = lexicon()
-    shown = dict(zip(known.words, known.keywords, strict=True))
+def named(captions: Sequence[Sequence[tuple[str, str]]]) -> list[list[str]]:
+    """The same keywords for what captions that are `cut` name: words that the lexicon knows as a whole, or but for an
+    adjective before them. A 火车 is neither fire nor a cart."""
+    shown = lexicon().shown
     found = []
-    for said in cut(captions):
+    for said in captions:
         seen: dict[str, None] = {}
         for word, _ in said:
             parts = [word]

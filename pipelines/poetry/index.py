@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from filters.alignment import unit
 from filters.characters import is_han, texts
 from pipelines.corpus import UNFINISHED
-from pipelines.poetry.imagery import cut, keywords, lexicon, named
+from pipelines.poetry.imagery import keywords, lexicon, named
 from schemas.identity import digest
 
 SKETCH = 256
@@ -30,6 +31,8 @@ PROBED = 48
 """… of which so many are looked at."""
 LEARNT_FROM = 81_920
 """Poems from which the clusters are learnt."""
+STRANGERS = 512
+"""Poems drawn once, by which it is known how near a poem is to a picture by chance."""
 CODES = 0x30000
 """Code points that may be Chinese; above them are pairs of neighbouring characters, by a hash of so many values."""
 PAIRS = 1 << 20
@@ -94,11 +97,6 @@ def sketches(words: Sequence[str]) -> np.ndarray:
     return np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(len(words), SKETCH).astype(np.float32) * 2 - 1
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors at unit length; those of none stay zero."""
-    return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)).astype(np.float32)
-
-
 @njit(cache=True, nogil=True)
 def _sums(owner: np.ndarray, word: np.ndarray, weight: np.ndarray, vectors: np.ndarray, count: int) -> np.ndarray:
     found = np.zeros((count, vectors.shape[1]), np.float32)
@@ -125,6 +123,23 @@ def search(vectors: np.ndarray) -> Any:
     return index
 
 
+def strangers(vectors: np.ndarray) -> np.ndarray:
+    """The vectors of some poems, drawn once: (STRANGERS, width)."""
+    return vectors[np.random.default_rng(0).permutation(len(vectors))[:STRANGERS]]
+
+
+def nearness(near: np.ndarray, queries: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """How much nearer poems are to pictures than strangers are, in the strangers' standard deviations.
+
+    Args:
+        near: the inner products, (pictures, poems).
+        queries: of the pictures, (pictures, width).
+        some: the strangers.
+    """
+    by_chance = queries @ some.T
+    return (near - by_chance.mean(axis=1, keepdims=True)) / (by_chance.std(axis=1, keepdims=True) + 1e-6)
+
+
 def kept(path: Path, vectors: np.ndarray) -> Any:
     """The index of some vectors from a file, which processes share; the first that wants it makes it, in place of
     whatever index lay there."""
@@ -146,7 +161,7 @@ def lines_of(poems: Sequence[Sequence[str]]) -> Lines:
     """What is in the lines of poems."""
     flat = [line for lines in poems for line in lines]
     bounds = np.concatenate([[0], np.cumsum([len(lines) for lines in poems])]).astype(np.int64)
-    number = numbered()
+    number = lexicon().numbers
     shown = [[number[word] for word in words] for words in keywords([[line] for line in flat])]
     things = np.array([word for words in shown for word in words], np.int32)
     thing_bounds = np.concatenate([[0], np.cumsum([len(words) for words in shown])]).astype(np.int64)
@@ -164,23 +179,17 @@ def lines_of(poems: Sequence[Sequence[str]]) -> Lines:
     )
 
 
-def numbered() -> dict[str, int]:
-    """A number for each keyword that the lexicon has."""
-    words = {word for shown in lexicon().keywords for word in shown}
-    return {word: number for number, word in enumerate(sorted(words))}
-
-
-def weigh(lines: Lines, captions: Sequence[str], poems: np.ndarray) -> Weighed:
+def weigh(lines: Lines, captions: Sequence[Sequence[tuple[str, str]]], poems: np.ndarray) -> Weighed:
     """The best line of each of some poems for each caption, by shared keywords and characters together.
 
     Args:
-        captions: in Simplified script.
+        captions: in Simplified script, as `imagery.cut` cuts them.
         poems: (captions, some) numbers of poems; −1 where there are no more.
     """
-    number = numbered()
+    number = lexicon().numbers
     shown = [[number[word] for word in words] for words in named(captions)]
     bounds = np.concatenate([[0], np.cumsum([len(words) for words in shown])]).astype(np.int64)
-    said = [_content(some) for some in cut(captions)]
+    said = [_content(some) for some in captions]
     signs = np.array([sign for some in said for sign in some], np.int64)
     sign_bounds = np.concatenate([[0], np.cumsum([len(some) for some in said])]).astype(np.int64)
     things = np.array([word for words in shown for word in words], np.int32)

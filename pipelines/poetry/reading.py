@@ -69,8 +69,7 @@ def refusal(poem: str, answer: str) -> str | None:
 
 def _same(said: list[str]) -> tuple[str, str] | None:
     """Two keywords by which the lexicon means one and the same."""
-    known = lexicon()
-    shown = dict(zip(known.words, known.keywords, strict=True))
+    shown = lexicon().shown
     first: dict[tuple[str, ...], str] = {}
     for word in said:
         meant = shown.get(word) or (word,)

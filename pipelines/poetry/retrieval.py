@@ -14,7 +14,7 @@ from filters import e5
 from filters.clip import Clip
 from pipelines.corpus import Corpus
 from pipelines.poetry import index
-from pipelines.poetry.imagery import OF_PICTURES, lexicon, named
+from pipelines.poetry.imagery import OF_PICTURES, cut, lexicon, named
 from pipelines.poetry.poems import simplified
 from pipelines.poetry.variants import STANDING
 from pipelines.stage import Rows, Stage
@@ -25,8 +25,6 @@ from schemas.tables import CAPTIONS, Table, captions_table, keyword_vectors_tabl
 
 LOOKED_UP = 64
 """Poems whose lines are weighed for a picture."""
-STRANGERS = 512
-"""Poems drawn once, by which it is known how near a poem is to a picture by chance."""
 FIT = {"constant": -4.67, "nearness": 0.05, "overlap": 3.45, "shared": 2.96}
 """Of the logit that a line fits: 236 lines for captions of the demo's, judged by eye (docs/poetry.md)."""
 
@@ -137,7 +135,8 @@ class _Retrieve:
             none = [{"sample_id": sample_id, "rank": 1} for sample_id in batch.column("sample_id").to_pylist()]
             return [(self._table, pa.Table.from_pylist(none, schema=CAPTIONS))]
         captions = [simplified(caption) for caption in batch.column("caption").to_pylist()]
-        found, scores = self._found(self._queries(batch, captions), captions)
+        said = cut(captions)
+        found, scores = self._found(self._queries(batch, captions, named(said)), said)
         rows = []
         for sample_id, poems, lines, score in zip(batch.column("sample_id").to_pylist(), *found, scores, strict=True):
             order = np.lexsort((poems, -score))[: self._poetry.lines]
@@ -153,9 +152,8 @@ class _Retrieve:
         row = {"sample_id": batch.column("sample_id")[0].as_py(), "rank": 1}
         return [(self._table, pa.Table.from_pylist([row], schema=CAPTIONS))]
 
-    def _queries(self, batch: pa.Table, captions: list[str]) -> np.ndarray:
-        """The vectors of pictures in the space of the poems'."""
-        shown = named(captions)
+    def _queries(self, batch: pa.Table, captions: list[str], shown: list[list[str]]) -> np.ndarray:
+        """The vectors of pictures in the space of the poems', and of what their captions name."""
         words = index.sketches([word for some in shown for word in some])
         owner = np.repeat(np.arange(len(shown)), [len(some) for some in shown])
         sums = np.zeros((len(shown), index.SKETCH), np.float32)
@@ -166,13 +164,13 @@ class _Retrieve:
             seen = list(e5.vectors([OF_PICTURES.sub("", caption) for caption in captions]))
         return index.joined(np.array(seen, np.float32) - self._shelf.mean, sums)
 
-    def _found(self, queries: np.ndarray, captions: list[str]) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    def _found(
+        self, queries: np.ndarray, said: list[list[tuple[str, str]]]
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
         """Poems and their best lines, (samples, LOOKED_UP) each, −1 where there is none; and how likely each fits."""
-        by_chance = queries @ self._shelf.strangers.T
         near, poems = self._shelf.index.search(queries, min(LOOKED_UP, len(self._shelf.poems)))
-        weighed = index.weigh(self._shelf.lines, captions, poems)
-        spread = by_chance.std(axis=1, keepdims=True) + 1e-6
-        nearness = np.where(poems < 0, 0, (near - by_chance.mean(axis=1, keepdims=True)) / spread)
+        weighed = index.weigh(self._shelf.lines, said, poems)
+        nearness = np.where(poems < 0, 0, index.nearness(near, queries, self._shelf.strangers))
         return (poems, weighed.line), fits(nearness, weighed.overlap, weighed.shared)
 
     @cached_property
@@ -192,12 +190,11 @@ class _Retrieve:
         shown = [[word for word in words if word in meanings] for words in rows.column("keywords").to_pylist()]
         vectors = index.poem_vectors(shown, meanings)
         ids = fingerprint(poems=[row.hex() for row in rows.column("poem_id").to_pylist()], keywords=shown)
-        drawn = np.random.default_rng(0).permutation(len(vectors))[:STRANGERS]
         return _Shelf(
             rows.select(["poem_id", "title", "author"]).to_pylist(),
             index.lines_of(rows.column("lines").to_pylist()),
             index.kept(self._corpus.path / "indexes" / f"{self._table.path.partition('@')[2]}-{ids}.faiss", vectors),
-            vectors[drawn],
+            index.strangers(vectors),
             flat.mean(axis=0),
         )
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from filters.alignment import unit
 from pipelines.poetry import index
-from pipelines.poetry.imagery import keywords, named
+from pipelines.poetry.imagery import cut, keywords, named
 from pipelines.poetry.retrieval import fits
 
 POEMS = [
@@ -24,7 +25,7 @@ def read() -> Callable[[list[str]], dict[str, np.ndarray]]:
 
     def meanings(words: list[str]) -> dict[str, np.ndarray]:
         random = np.random.default_rng(1)
-        return dict(zip(words, index.unit(random.standard_normal((len(words), 64))), strict=True))
+        return dict(zip(words, unit(random.standard_normal((len(words), 64))), strict=True))
 
     return meanings
 
@@ -42,8 +43,8 @@ def read() -> Callable[[list[str]], dict[str, np.ndarray]]:
     ],
 )
 def test_what_a_modern_caption_names(caption: str, shown: list[str]) -> None:
-    assert named([caption]) == [shown]
-    assert named(["月亮", caption, "船"]) == [["月亮"], shown, ["船"]]
+    assert named(cut([caption])) == [shown]
+    assert named(cut(["月亮", caption, "船"])) == [["月亮"], shown, ["船"]]
 
 
 def test_the_nearest_poem_is_the_one_that_shows_the_same(read: Callable[..., dict[str, np.ndarray]]) -> None:
@@ -64,13 +65,13 @@ def test_the_nearest_poem_is_the_one_that_shows_the_same(read: Callable[..., dic
 
 def test_the_best_line_of_each_poem() -> None:
     lines = index.lines_of(POEMS)
-    weighed = index.weigh(lines, ["雪中的小船", "明月", "手机"], np.array([[1, 0, -1], [0, 1, 2], [0, 1, 2]]))
+    weighed = index.weigh(lines, cut(["雪中的小船", "明月", "手机"]), np.array([[1, 0, -1], [0, 1, 2], [0, 1, 2]]))
     texts = [[lines.texts[at].as_py() if at >= 0 else None for at in row] for row in weighed.line.tolist()]
     assert texts[0][0] == "孤舟蓑笠翁，独钓寒江雪。" and texts[0][2] is None
     assert "月" in texts[1][0] and weighed.overlap[1, 0] > 0.5 > weighed.overlap[1, 1] == 0
     assert weighed.shared[1, 0] > 0 and not weighed.overlap[2].any() and not weighed.shared[2].any()
     assert weighed.overlap.max() <= 1 + 1e-6 and weighed.shared.max() <= 1 + 1e-6
-    alone = index.weigh(lines, ["明月"], np.array([[0, 1, 2]]))
+    alone = index.weigh(lines, cut(["明月"]), np.array([[0, 1, 2]]))
     assert [part.tolist() for part in alone] == [part[1:2].tolist() for part in weighed]
 
 
@@ -84,7 +85,7 @@ def test_more_speaks_for_a_line() -> None:
 def test_many_poems_are_found_in_clusters_as_without(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     centres = random.standard_normal((500, 32))[random.integers(500, size=25_000)]
-    vectors = index.unit(centres + 0.3 * random.standard_normal((25_000, 32)))
+    vectors = unit(centres + 0.3 * random.standard_normal((25_000, 32)))
     queries = vectors[:200]
     _, exact = index.search(vectors[: index.FLAT]).search(queries, 10)
     assert (exact[:, 0] == np.arange(200)).all(), "up to so many all are looked at"
