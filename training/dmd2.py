@@ -217,12 +217,7 @@ class DMD2Stage(Distillation):
         student's levels; this keeps what distribution matching loses first, the number of things."""
         if not self.settings.regression:
             return {}
-        text, level = given.text, self.levels[depth]
-        z = flow.interpolate(given.real, given.noises[-1], level)
-        with device.autocast(self.device):
-            end = self.follow_teacher(self.teacher, z, depth, text, self.settings.guidance)
-            x0 = flow.clean(z, level, flow.velocity(self.student, z, level, text))
-        loss = F.mse_loss(x0.float(), end)
+        loss = self.regression(self.teacher, self.student, given.real, given.noises[-1], depth, given.text)
         self.backward(self.settings.regression * loss)
         return {"student_regression": loss.item()}
 
