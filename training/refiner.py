@@ -24,6 +24,9 @@ SHOWN = 8
 UNTAUGHT = -100
 """The target of a token that is asked rather than answered."""
 
+Example = tuple[Tensor, int]
+"""Tokens, as int32 since a release has 300,000 poems of some hundreds each; and how many of them are asked."""
+
 
 class Words(NamedTuple):
     """What a step is given, (share, tokens) each."""
@@ -64,7 +67,9 @@ class RefinerStage(Stage):
         except (OSError, ValueError) as error:
             said = str(error).splitlines()[0]
             raise JuZhouError(f"{settings.model}: no chat model that transformers can load ({said})") from error
-        self.examples = [example for poem in self._poems("train") if (example := self._example(poem))]
+        known = poems(self.release.folder)
+        self.held = [poem for poem in known if poem.split == "validation"][:HELD]
+        self.examples = self._examples([poem for poem in known if poem.split == "train"])
         if len(self.examples) < settings.batch:
             raise JuZhouError(
                 f"{self.release.folder}: {len(self.examples)} poems are too few to train on; build the release from a "
@@ -103,38 +108,37 @@ class RefinerStage(Stage):
         chat = bare(self.chat).eval()
         chat.save_pretrained(folder / "adapter")
         self.tokenizer.save_pretrained(folder / "adapter")
-        held = self._poems("validation")[:HELD]
         shown = [
             {"poem": poem.text, "keywords": poem.keywords, "said": answer(chat, self.tokenizer, INSTRUCTION, poem.text)}
-            for poem in held[:SHOWN]
+            for poem in self.held[:SHOWN]
         ]
         (folder / "samples.json").write_text(json.dumps(shown, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        examples = [example for poem in held if (example := self._example(poem))]
+        examples = self._examples(self.held)
         if not examples:
             return {}
         with torch.no_grad():
             losses = [self._loss(self._words([example])).item() for example in examples]
         return {"held_loss": sum(losses) / len(losses)}
 
-    def _poems(self, split: str) -> list[Poem]:
-        return [poem for poem in poems(self.release.folder) if poem.split == split]
+    def _examples(self, some: list[Poem]) -> list[Example]:
+        """The tokens of poems with their answers, and how many of them are asked; without those that are too long."""
+        found = []
+        for poem in some:
+            asked = self.tokenizer(framed(self.tokenizer, INSTRUCTION, poem.text), add_special_tokens=False).input_ids
+            said = self.tokenizer(poem.keywords + self.tokenizer.eos_token, add_special_tokens=False).input_ids
+            if len(asked) + len(said) <= LONGEST:
+                found.append((torch.tensor(asked + said, dtype=torch.int32), len(asked)))
+        return found
 
-    def _example(self, poem: Poem) -> tuple[list[int], int] | None:
-        """The tokens of a poem with its answer, and how many of them are asked; None where they are too many."""
-        asked = self.tokenizer(framed(self.tokenizer, INSTRUCTION, poem.text), add_special_tokens=False).input_ids
-        said = self.tokenizer(poem.keywords + self.tokenizer.eos_token, add_special_tokens=False).input_ids
-        tokens = asked + said
-        return (tokens, len(asked)) if len(tokens) <= LONGEST else None
-
-    def _words(self, examples: list[tuple[list[int], int]]) -> Words:
+    def _words(self, examples: list[Example]) -> Words:
         longest = max(len(tokens) for tokens, _ in examples)
         tokens = torch.full((len(examples), longest), self.tokenizer.pad_token_id)
         mask = torch.zeros(len(examples), longest, dtype=torch.bool)
         targets = torch.full_like(tokens, UNTAUGHT)
         for row, (words, asked) in enumerate(examples):
-            tokens[row, : len(words)] = torch.tensor(words)
+            tokens[row, : len(words)] = words
             mask[row, : len(words)] = True
-            targets[row, asked : len(words)] = torch.tensor(words[asked:])
+            targets[row, asked : len(words)] = words[asked:]
         return Words(tokens, mask, targets)
 
     def _loss(self, words: Words) -> Tensor:
