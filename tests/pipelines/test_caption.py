@@ -8,14 +8,14 @@ from pipelines.caption import simplified_stage, triplets_stage
 from pipelines.corpus import Corpus
 from pipelines.stage import pending, run
 from schemas.identity import digest
-from schemas.tables import KEYWORDS, POEMS, SAMPLES, keywords_table, measure_table, pairs_table, verdicts_table
+from schemas.tables import KEYWORDS, keywords_table, measure_table, pairs_table
+from tests.pipelines.kept import REJECTED, VERDICTS, keep
 
 POEMS_READ = {
     "静夜思": ("李白", ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]),
     "江雪": ("柳宗元", ["千山鸟飞绝，万径人踪灭。", "孤舟蓑笠翁，独钓寒江雪。"]),
     "感遇": ("张九龄", ["江南有丹橘，经冬犹绿林。", "岂伊地气暖，自有岁寒心。"]),
 }
-VERDICTS = verdicts_table("p", "0")
 
 
 def silent(name: str, done: int, total: int) -> None:
@@ -25,19 +25,7 @@ def silent(name: str, done: int, total: int) -> None:
 @pytest.fixture
 def kept(corpus: Corpus) -> Corpus:
     """Samples with captions, the last of them rejected, and three poems."""
-    captions = ["一張橘子的圖片", "月亮", "雪山", "Ａ　Ｂ", "被拒绝"]
-    samples = [
-        {"sample_id": digest(text.encode()), "image_id": digest(text.encode()), "caption": text} for text in captions
-    ]
-    corpus.append(SAMPLES, pa.Table.from_pylist(samples, SAMPLES.schema))
-    verdicts = [{"sample_id": row["sample_id"], "kept": row["caption"] != "被拒绝"} for row in samples]
-    corpus.append(VERDICTS, pa.Table.from_pylist(verdicts, VERDICTS.schema))
-    poems = [
-        {"poem_id": digest(title.encode()), "title": title, "author": author, "lines": lines}
-        for title, (author, lines) in POEMS_READ.items()
-    ]
-    corpus.append(POEMS, pa.Table.from_pylist(poems, POEMS.schema))
-    return corpus
+    return keep(corpus, ["一張橘子的圖片", "月亮", "雪山", "Ａ　Ｂ", REJECTED], POEMS_READ)
 
 
 def test_captions_are_simplified(kept: Corpus) -> None:

@@ -14,7 +14,8 @@ from pipelines.stage import run
 from schemas.errors import JuZhouError
 from schemas.identity import digest
 from schemas.recipe import Poetry
-from schemas.tables import POEMS, SAMPLES, measure_table, verdicts_table
+from schemas.tables import measure_table
+from tests.pipelines.kept import REJECTED, VERDICTS, keep
 
 POEMS_READ = {
     "静夜思": ("李白", ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]),
@@ -22,8 +23,7 @@ POEMS_READ = {
     "感遇": ("张九龄", ["江南有丹橘，经冬犹绿林。", "岂伊地气暖，自有岁寒心。"]),
     "道": ("某人", ["道可道，非常道。", "名可名，非常名。"]),
 }
-CAPTIONS = ("一張橘子的圖片", "月亮", "雪山", "手机", "被拒绝")
-VERDICTS = verdicts_table("p", "0")
+CAPTIONS = ("一張橘子的圖片", "月亮", "雪山", "手机", REJECTED)
 
 
 def silent(name: str, done: int, total: int) -> None:
@@ -33,18 +33,7 @@ def silent(name: str, done: int, total: int) -> None:
 @pytest.fixture
 def kept(corpus: Corpus) -> Corpus:
     """Samples with captions, the last of them rejected, and four poems, of which one shows nothing."""
-    samples = [
-        {"sample_id": digest(text.encode()), "image_id": digest(text.encode()), "caption": text} for text in CAPTIONS
-    ]
-    corpus.append(SAMPLES, pa.Table.from_pylist(samples, SAMPLES.schema))
-    verdicts = [{"sample_id": row["sample_id"], "kept": row["caption"] != "被拒绝"} for row in samples]
-    corpus.append(VERDICTS, pa.Table.from_pylist(verdicts, VERDICTS.schema))
-    poems = [
-        {"poem_id": digest(title.encode()), "title": title, "author": author, "lines": lines}
-        for title, (author, lines) in POEMS_READ.items()
-    ]
-    corpus.append(POEMS, pa.Table.from_pylist(poems, POEMS.schema))
-    return corpus
+    return keep(corpus, [*CAPTIONS], POEMS_READ)
 
 
 def found(corpus: Corpus, space: Space, poetry: Poetry) -> dict[str, list[dict[str, Any]]]:
@@ -65,7 +54,7 @@ def found(corpus: Corpus, space: Space, poetry: Poetry) -> dict[str, list[dict[s
 @pytest.mark.usefixtures("ray_cluster")
 def test_lines_fit_what_a_caption_says(kept: Corpus) -> None:
     rows = found(kept, space_of(Poetry(), {}, {}), Poetry(lines=2))
-    assert rows.keys() == set(CAPTIONS) - {"被拒绝"}
+    assert rows.keys() == set(CAPTIONS) - {REJECTED}
     best = {caption: some[0] for caption, some in rows.items()}
     assert best["一張橘子的圖片"]["text"] == "江南有丹橘，经冬犹绿林。"
     assert (best["一張橘子的圖片"]["author"], best["一張橘子的圖片"]["title"]) == ("张九龄", "感遇")
@@ -91,16 +80,12 @@ def test_lines_fit_what_a_picture_shows(kept: Corpus) -> None:
     kept.append(table, pa.Table.from_pylist(rows, table.schema))
     lines = found(kept, Space("clip", "0", read, table), Poetry(embedding="clip", lines=1))
     assert lines["手机"][0]["title"] == "感遇" and lines["雪山"][0]["title"] == "江雪"
-    assert lines.keys() == set(CAPTIONS) - {"被拒绝"}
+    assert lines.keys() == set(CAPTIONS) - {REJECTED}
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_poems_that_show_nothing_have_no_lines(corpus: Corpus) -> None:
-    sample = {"sample_id": digest(b"a"), "image_id": digest(b"a"), "caption": "月亮"}
-    corpus.append(SAMPLES, pa.Table.from_pylist([sample], SAMPLES.schema))
-    corpus.append(VERDICTS, pa.Table.from_pylist([{"sample_id": digest(b"a"), "kept": True}], VERDICTS.schema))
-    poem = {"poem_id": digest(b"b"), "title": "道", "author": "某人", "lines": ["道可道，非常道。"]}
-    corpus.append(POEMS, pa.Table.from_pylist([poem], POEMS.schema))
+    keep(corpus, ["月亮"], {"道": POEMS_READ["道"]})
     rows = found(corpus, space_of(Poetry(), {}, {}), Poetry())
     assert [row["text"] for row in rows["月亮"]] == [None]
 
