@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.poetry.collection import entries
+from pipelines.poetry.imagery import colourless
 from pipelines.poetry.poems import cleaned, phrases, simplified
 from schemas.errors import JuZhouError
 
@@ -77,10 +78,11 @@ def gold_poems(folder: Path) -> list[GoldPoem]:
 
 
 def compare(poem: GoldPoem, said: Sequence[str]) -> Found:
-    """Each wanted keyword is found once; another name of one that was found, or one that may be said, is not wrong."""
+    """Each wanted keyword is found once; another name of one that was found, or one that may be said, is not wrong.
+    Colours are not looked at."""
     left = list(poem.wanted)
     right, wrong = [], []
-    for word in said:
+    for word in map(colourless, said):
         if names := next((names for names in left if word in names), None):
             left.remove(names)
             right.append(word)

@@ -56,6 +56,9 @@ HEADS = "山江河湖花草树云雨雪鸟桥船亭塔林"
 """Names of things that a word for a kind of them ends in: 雪山 is snow and a mountain."""
 
 
+COLOURED = "色的"
+"""Between a colour and the name of the thing: 红色的枫叶."""
+
 OF_PICTURES = re.compile(r"一[张幅个只支]|的?(?:图片|照片|图像|插图|配图|素材|截图)|stock photo", re.IGNORECASE)
 """Words about a picture as a picture, which say nothing of what it shows."""
 
@@ -65,11 +68,11 @@ class Lexicon(NamedTuple):
 
     words: tuple[str, ...]
     keywords: tuple[tuple[str, ...], ...]
-    """Beside `words`; empty where nothing is seen."""
+    """Beside `words`, in the colours that they say; empty where nothing is seen."""
     shown: dict[str, tuple[str, ...]]
-    """The keywords of each word."""
+    """The keywords of each word, without their colours."""
     numbers: dict[str, int]
-    """A number for each keyword."""
+    """A number for each keyword without its colour."""
     trie: Trie
     version: str
     """A digest of the file."""
@@ -77,7 +80,7 @@ class Lexicon(NamedTuple):
 
 @cache
 def lexicon() -> Lexicon:
-    """The lexicon that comes along, `imagery.txt`. Of a word that stands there twice the last line counts.
+    """The lexicon that comes along, `imagery.txt`.
 
     Raises:
         JuZhouError: a line of it has no "=".
@@ -91,28 +94,37 @@ def lexicon() -> Lexicon:
         if not equals:
             raise JuZhouError(f'imagery.txt: line {number} has no "=" between keywords and words')
         keywords = tuple(left.split())
-        itself = keywords if len(keywords) == 1 else ()
+        itself = keywords if len(keywords) == 1 and COLOURED not in left else ()
         shown |= dict.fromkeys((*itself, *right.split()), keywords)
     for word, keywords in shown.items():
         when = WHEN.get(word[0])
         if keywords and when and len(word) > 1:
             shown[word] = tuple(dict.fromkeys((when, *keywords)))
-    known = tuple(shown)
-    every = sorted({word for some in shown.values() for word in some})
-    numbers = {word: number for number, word in enumerate(every)}
-    return Lexicon(known, tuple(shown.values()), shown, numbers, trie(known), fingerprint(text=text, when=WHEN))
+    plain = {word: tuple(map(colourless, keywords)) for word, keywords in shown.items()}
+    every = sorted({name for names in plain.values() for name in names})
+    numbers = {name: number for number, name in enumerate(every)}
+    words = tuple(shown)
+    return Lexicon(words, tuple(shown.values()), plain, numbers, trie(words), fingerprint(text=text, when=WHEN))
 
 
 def keywords(poems: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The visual keywords of poems given by their lines in Simplified script: in the order in which they are seen, no
-    two the same, `MOST` at most."""
+    """The visual keywords of poems given by their lines in Simplified script: in the order in which they are seen, each
+    thing once and in the first colour that is said of it, `MOST` at most."""
     known = lexicon()
     batch = texts(["\n".join(lines) for lines in poems])
     place, _, word = found(batch.codes, batch.bounds, known.trie, classes())
-    seen: list[dict[str, None]] = [{} for _ in poems]
+    seen: list[dict[str, str]] = [{} for _ in poems]
     for poem, number in zip(place.tolist(), word.tolist(), strict=True):
-        seen[poem] |= dict.fromkeys(known.keywords[number])
-    return [_salient(list(shown)) for shown in seen]
+        for keyword in known.keywords[number]:
+            name = colourless(keyword)
+            if seen[poem].get(name, name) == name:
+                seen[poem][name] = keyword
+    return [[shown[name] for name in _salient([*shown])] for shown in seen]
+
+
+def colourless(keyword: str) -> str:
+    """The thing that a keyword names: of 红色的枫叶 the 枫叶."""
+    return keyword.partition(COLOURED)[2] or keyword
 
 
 def named(captions: Sequence[Sequence[tuple[str, str]]]) -> list[list[str]]:

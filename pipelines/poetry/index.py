@@ -1,7 +1,7 @@
 """Which poems come near what a picture shows: one vector a poem, found by faiss, and its lines weighed one by one.
 
 A poem's vector is the mean of its keywords', each weighted by its rarity: first as an embedding reads them, then as a
-random projection of the words themselves, so that one inner product is closeness in meaning and overlap of keywords.
+random projection of the things' names, so that one inner product is closeness in meaning and overlap of keywords.
 """
 
 import os
@@ -18,7 +18,7 @@ from numba import njit
 from filters.alignment import unit
 from filters.characters import is_han, texts
 from pipelines.corpus import UNFINISHED
-from pipelines.poetry.imagery import keywords, lexicon, named
+from pipelines.poetry.imagery import colourless, keywords, lexicon, named
 from schemas.identity import digest
 
 SKETCH = 256
@@ -76,12 +76,14 @@ def poem_vectors(poems: Sequence[Sequence[str]], meanings: dict[str, np.ndarray]
         meanings: what an embedding reads in each keyword; (width,) each.
     """
     known = {word: number for number, word in enumerate(meanings)}
+    things = [*map(colourless, known)]
+    thing = np.unique(things, return_inverse=True)[1]
     owner = np.repeat(np.arange(len(poems)), [len(words) for words in poems])
     word = np.array([known[word] for words in poems for word in words], np.int64)
-    rarity = np.log(max(len(poems), 2) / np.maximum(np.bincount(word, minlength=len(known)), 1)) + 0.1
+    rarity = np.log(max(len(poems), 2) / np.maximum(np.bincount(thing[word], minlength=len(known)), 1))[thing] + 0.1
     vectors = np.stack([*meanings.values()]).astype(np.float32)
     vectors -= vectors.mean(axis=0)
-    both = (vectors, sketches(list(known)))
+    both = (vectors, sketches(things))
     parts = [_sums(owner, word, rarity.astype(np.float32), part, len(poems)) for part in both]
     return joined(*parts)
 
@@ -162,7 +164,7 @@ def lines_of(poems: Sequence[Sequence[str]]) -> Lines:
     flat = [line for lines in poems for line in lines]
     bounds = np.concatenate([[0], np.cumsum([len(lines) for lines in poems])]).astype(np.int64)
     number = lexicon().numbers
-    shown = [[number[word] for word in words] for words in keywords([[line] for line in flat])]
+    shown = [[number[colourless(word)] for word in words] for words in keywords([[line] for line in flat])]
     things = np.array([word for words in shown for word in words], np.int32)
     thing_bounds = np.concatenate([[0], np.cumsum([len(words) for words in shown])]).astype(np.int64)
     batch = texts(flat)

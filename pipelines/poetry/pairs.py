@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from pipelines.poetry.imagery import colourless
 from pipelines.poetry.styles import MOODS, STYLES, TRAITS, WORST, Style
 from pipelines.poetry.variants import STANDING
 from pipelines.stage import Rows, Stage
@@ -46,7 +47,7 @@ def pairs_stage(keywords: Table) -> Stage:
 
 def traits(lines: Sequence[str], keywords: Sequence[str]) -> set[str]:
     """The traits and moods of a poem."""
-    seen, text = set(keywords), "".join(lines)
+    seen, text = {*map(colourless, keywords)}, "".join(lines)
     shown = {name for name, words in TRAITS.items() if seen & words}
     return shown | {name for name, signs in MOODS.items() if sum(map(text.count, signs)) >= 2}
 

@@ -7,7 +7,7 @@ from filters.characters import is_han
 from model.refiner import INSTRUCTION
 from pipelines import chat
 from pipelines.corpus import Corpus
-from pipelines.poetry.imagery import MOST, keywords, lexicon
+from pipelines.poetry.imagery import MOST, colourless, keywords, lexicon
 from pipelines.poetry.poems import simplified
 from pipelines.poetry.variants import STANDING
 from pipelines.stage import Stage, derive
@@ -47,7 +47,7 @@ def refusal(poem: str, answer: str) -> str | None:
     said = words(answer)
     if not said:
         return "empty"
-    [known] = keywords([poem.splitlines()])
+    known = [*map(colourless, *keywords([poem.splitlines()]))]
     if said == [NOTHING]:
         return f"not nothing ({known[0]})" if len(known) > 2 else None
     if len(said) > MOST:
@@ -61,7 +61,7 @@ def refusal(poem: str, answer: str) -> str | None:
     if unseen := [word for word in said if word[-1] in UNSEEN and word not in ALSO_SEEN]:
         return f"nothing to see ({unseen[0]})"
     ground = {*poem, *"".join(known)} | SETTING
-    strange = [word for word in said if not ground & {*word}]
+    strange = [word for word in said if not ground & {*colourless(word)}]
     if len(strange) > len(said) // IMPLIED:
         return f"not in the poem ({strange[0]})"
     return None
@@ -72,7 +72,8 @@ def _same(said: list[str]) -> tuple[str, str] | None:
     shown = lexicon().shown
     first: dict[tuple[str, ...], str] = {}
     for word in said:
-        meant = shown.get(word) or (word,)
+        name = colourless(word)
+        meant = shown.get(name) or (name,)
         if meant in first:
             return first[meant], word
         first[meant] = word
@@ -85,7 +86,7 @@ def _longest(poem: str) -> int:
 
 TASK = chat.Task(
     instruction=INSTRUCTION,
-    version=1,
+    version=2,
     control="床前明月光，疑是地上霜。\n举头望明月，低头思故乡。",
     longest=_longest,
     refusal=refusal,

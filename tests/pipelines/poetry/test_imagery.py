@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.material import poetry
 from pipelines.poetry.gold import GoldPoem, compare, gold_poems, scores
-from pipelines.poetry.imagery import MOST, keywords, lexicon
+from pipelines.poetry.imagery import COLOURED, MOST, keywords, lexicon
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ from pipelines.poetry.imagery import MOST, keywords, lexicon
         ("春江花月夜", ["春天", "江水", "花", "月亮", "夜晚"]),
         ("桃花流水杳然去", ["桃花", "水"]),
         ("花落江边桃花红", ["落花", "江水", "岸", "桃花"]),
+        ("两个黄鹂鸣翠柳，一行白鹭上青天", ["黄莺", "绿色的柳树", "白鹭", "蓝色的天空"]),
+        ("白日依山尽，黄河入海流", ["太阳", "山", "河水", "大海"]),
+        ("山外青山，红花白花", ["青色的山", "红色的花"]),
     ],
 )
 def test_keywords_of_lines(line: str, shown: list[str]) -> None:
@@ -35,6 +38,10 @@ def test_the_lexicon_is_sound() -> None:
     known = lexicon()
     assert len(known.words) > 4000 and len({word for shown in known.keywords for word in shown}) > 300
     assert all(word.strip() == word for word in known.words)
+    colours = {word.partition(COLOURED)[0] for shown in known.keywords for word in shown if COLOURED in word}
+    assert colours == {*"红白黄绿蓝青紫黑"}
+    names = {name for shown in known.shown.values() for name in shown}
+    assert not any(COLOURED in name for name in names) and names == known.numbers.keys()
 
 
 def test_a_keyword_is_right_once_wrong_or_beside_the_point() -> None:

@@ -63,6 +63,14 @@ def test_the_nearest_poem_is_the_one_that_shows_the_same(read: Callable[..., dic
     assert not index.poem_vectors([[], shown[0]], meanings)[0].any()
 
 
+def test_a_thing_in_a_colour_is_the_same_thing(read: Callable[..., dict[str, np.ndarray]]) -> None:
+    shown = [["白色的马", "山"], ["马", "山"], ["船", "雪"]]
+    vectors = index.poem_vectors(shown, read(["白色的马", "马", "山", "船", "雪"]))
+    named = vectors[:, 64:]
+    assert np.array_equal(named[0], named[1]) and not np.array_equal(named[0], named[2])
+    assert not np.array_equal(vectors[0, :64], vectors[1, :64])
+
+
 def test_the_best_line_of_each_poem() -> None:
     lines = index.lines_of(POEMS)
     weighed = index.weigh(lines, cut(["雪中的小船", "明月", "手机"]), np.array([[1, 0, -1], [0, 1, 2], [0, 1, 2]]))

@@ -45,7 +45,7 @@ def test_the_choice_is_the_poems_own_and_one_that_shows_nothing_has_none() -> No
 
 
 def test_traits_and_moods() -> None:
-    assert traits(["愁看泪下"], ["月亮", "山"]) == {"愁", "夜", "山水"}
+    assert traits(["愁看泪下"], ["月亮", "青色的山"]) == {"愁", "夜", "山水"}
     assert "愁" not in traits(["愁看"], [])
 
 
