@@ -104,7 +104,8 @@ class FlowSettings(StageSettings):
 
 
 class TrajectorySettings(StageSettings):
-    """Regression of a student of as few steps as `dmd2` has onto the ends of the flow model's guided trajectories."""
+    """Regression of a student of as few steps as `dmd2` has onto the ends of the flow model's guided trajectories; a
+    batch is so many of these."""
 
     steps: PositiveInt = 100
     batch: PositiveInt = 16
