@@ -104,8 +104,7 @@ class FlowSettings(StageSettings):
 
 
 class TrajectorySettings(StageSettings):
-    """Regression of a student of as few steps as `dmd2` has onto the ends of the flow model's guided trajectories; a
-    batch is so many of these."""
+    """Regression of a student of as few steps as `dmd2` has onto the ends of the flow model's guided trajectories."""
 
     steps: PositiveInt = 100
     batch: PositiveInt = 16

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from model import flow
+from model import device, flow
 from model.pipeline import JuZhouPipeline
 from model.text import TextStates
 from schemas.training import TrajectorySettings
 from training.batches import Batches
-from training.features import Texts
+from training.features import Latents, Texts
 from training.flow import drawn, held_prompts, keep
 from training.sharding import gathered
 from training.stage import Job, Metrics, Stage
@@ -37,6 +38,7 @@ class Distillation(Stage):
         self.substeps = (stages.trajectory or TrajectorySettings()).substeps
         fine = flow.noise_levels(self.sampling_steps * self.substeps, self.shift)
         self.grid = torch.cat([fine, torch.zeros(1)]).to(self.device)
+        self.latents = Latents(self.release, self.recipe, job.folders, self.recipe.size)
         tuned = stages.flow.tunes_text(len(stages.flow.phases) + 1)
         base = job.folders["flow"] / "checkpoint"
         self.texts = Texts(self.release, base, None if tuned else job.folders.get("texts"))
@@ -44,27 +46,25 @@ class Distillation(Stage):
         self.pipeline = JuZhouPipeline.from_pretrained(base).to(self.device)
         self.pipeline.unet.eval().requires_grad_(False)
 
-    @torch.no_grad()
-    def simulate(self, student: nn.Module, noises: Tensor, depth: int, text: TextStates) -> Tensor:
-        """What the student is given at its step `depth`: what it draws in the steps before, noised again (backward
-        simulation, section 4.5 of DMD2).
+    def regression(
+        self, teacher: nn.Module, student: nn.Module, real: Tensor, noise: Tensor, depth: int, text: TextStates
+    ) -> Tensor:
+        """How far the student's x0 is from where the teacher's guided trajectory ends, from real latents noised to the
+        student's level `depth`: mean squared difference, in float32."""
+        level = self.levels[depth]
+        z = flow.interpolate(real, noise, level)
+        with device.autocast(self.device):
+            end = self.follow_teacher(teacher, z, depth, text, self.settings.guidance)
+            x0 = flow.clean(z, level, flow.velocity(student, z, level, text))
+        return F.mse_loss(x0.float(), end)
 
-        Args:
-            noises: (steps, batch, channels, h, w), as `flow.sample_distilled` takes them.
-        """
-        before = flow.sample_distilled(student, noises[:depth], text, self.levels[:depth])
-        return flow.interpolate(before, noises[depth], self.levels[depth])
-
     @torch.no_grad()
-    def follow_teacher(self, teacher: nn.Module, z: Tensor, depth: int, text: TextStates) -> Tensor:
-        """Euler steps along the teacher's guided velocity from z at the student's level `depth`: where they pass that
-        level and the ones below, and where they end; (levels + 1, *z.shape)."""
-        empty, passed = self.texts.empty(text), [z]
-        for step, (now, then) in enumerate(itertools.pairwise(self.grid[depth * self.substeps :]), start=1):
-            z = z + (then - now) * flow.guided_velocity(teacher, z, now, text, empty, self.settings.guidance)
-            if step % self.substeps == 0:
-                passed.append(z)
-        return torch.stack(passed)
+    def follow_teacher(self, teacher: nn.Module, z: Tensor, depth: int, text: TextStates, guidance: float) -> Tensor:
+        """Where Euler steps along the teacher's guided velocity end, from z at the student's level `depth`."""
+        empty = self.texts.empty(text)
+        for now, then in itertools.pairwise(self.grid[depth * self.substeps :]):
+            z = z + (then - now) * flow.guided_velocity(teacher, z, now, text, empty, guidance)
+        return z
 
     def samples(self) -> Image.Image:
         """The held pictures' captions, drawn by the student that is kept."""

@@ -1,7 +1,6 @@
 """What a training will cost, told before it starts: samples, operations, memory of a device, and days."""
 
 from dataclasses import dataclass
-from statistics import mean
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from model.text import ENGLISH_TOKENS, TOKENS
 from model.unet import JuZhouUNet
 from schemas.training import Training
 from training.order import PHASE
-from training.trajectory import depths
 
 BACKWARD = 2
 """Forward passes that a backward pass costs: one for the inputs' gradients, one for the weights'."""
@@ -56,18 +54,16 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     """A row for each stage that trains a network of the recipe's preset on latents or pictures.
 
     Passes counted for a sample: of the flow, one forward and one backward; of the decoder likewise, without its critic.
-    A step of the regression simulates the student down to where a trajectory begins, follows the teacher with guidance,
-    in `substeps` Euler steps for each of the student's that are left, and trains the student on each of these. A step
-    of DMD2 simulates the student down to a step of its own by chance, (n + 1) / 2 forward passes of n, and trains the
-    critic on two samples; the student's, which comes every few steps, adds two of the teacher, a forward and a backward
-    of the critic and a backward of the student.
+    A step of the regression follows the teacher with guidance, in `substeps` Euler steps for each of the student's that
+    are left, (n + 1) / 2 of n, and trains the student. A step of DMD2 simulates the student down to a step of its own
+    by chance, (n + 1) / 2 forward passes of n, and trains the critic on two samples; the student's, which comes every
+    few steps, adds two of the teacher, a forward and a backward of the critic and a backward of the student.
     """
     where = where or Device()
     stages, size = recipe.stages, recipe.size
     flow, ready, dmd2, unet = stages.flow, stages.trajectory, stages.dmd2, _unet(recipe.preset, size)
     plain, averaged = 1 + BACKWARD, BYTES_OF_STATE + BYTES_OF_AVERAGE
-    begun = mean(depths(dmd2.sampling_steps))
-    taught = begun + (dmd2.sampling_steps - begun) * (2 * ready.substeps + plain) if ready else 0
+    followed = 2 * ready.substeps * (dmd2.sampling_steps + 1) / 2 if ready else 0
     critic = (dmd2.sampling_steps + 1) / 2 + 2 * (1 + BACKWARD)
     student = 2 + (1 + BACKWARD) + BACKWARD
     parts: list[tuple[str, Any, int, Cost, float, int]] = [
@@ -76,7 +72,7 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
             for n, part in enumerate(flow.phases, start=1)
         ),
         ("flow", flow, size, unet, plain, averaged),
-        *([("trajectory", ready, size, unet, taught, averaged + BYTES_FROZEN)] if ready else []),
+        *([("trajectory", ready, size, unet, followed + plain, averaged + BYTES_FROZEN)] if ready else []),
         ("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN),
     ]
     if stages.decoder:

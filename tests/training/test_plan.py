@@ -28,7 +28,7 @@ def test_a_flow_costs_three_forward_passes_a_sample() -> None:
     assert rows["flow"].days == pytest.approx(rows["flow"].operations / (2 * 0.5e12) / 86_400)
     assert rows["flow"].gibibytes == pytest.approx(step.parameters * 20 / 2**30)
     assert rows["flow1"].samples == 80 and rows["flow1"].operations / 80 < rows["flow"].operations / 3200
-    assert rows["trajectory"].operations == pytest.approx((1 + 3 * (2 * 3 + 3)) * pass_ * 80)
+    assert rows["trajectory"].operations == pytest.approx((2 * 7.5 + 3) * pass_ * 80)
     assert rows["dmd2"].operations == pytest.approx((2.5 + 6 + (2 + 3 + 2) / 5) * pass_ * 80)
 
 
