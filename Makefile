@@ -10,8 +10,9 @@ demo: $(READY)
 	$(BIN)/juzhou build recipes/demo.yaml
 	@echo "Look at demo/report.html; ask with: $(BIN)/juzhou sql demo/corpus \"FROM corpus LIMIT 5\""
 
+# Two files at a time; most of a test's time is spent waiting for processes that it started.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
