@@ -175,7 +175,6 @@ def test_fetching_killed_at_ten_random_moments(tmp_path: Path, web: Web) -> None
     pq.write_table(pa.table({"url": list(urls), "caption": ["词"] * len(urls)}), tmp_path / "list.parquet")
     dice = random.Random(os.environ.get("JUZHOU_KILL_SEED", "1"))
     kills = trial = kept = 0
-    found = False
     while kills < KILLS:
         trial += 1
         place = tmp_path / f"corpus-{trial}"
@@ -185,8 +184,7 @@ def test_fetching_killed_at_ten_random_moments(tmp_path: Path, web: Web) -> None
         while True:
             process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
             try:
-                # On a slow machine the kills come later and later, until one finds a part.
-                limit = dice.uniform(3, 9) + (0 if found else kills) if kills < KILLS else 120
+                limit = moment(process, web, dice) if kills < KILLS else 120
                 _, said = process.communicate(timeout=limit)
                 assert process.returncode == 0, said
                 break
@@ -196,7 +194,6 @@ def test_fetching_killed_at_ten_random_moments(tmp_path: Path, web: Web) -> None
                 kills += 1
                 time.sleep(1.0)  # workers of Ray end by themselves, once they miss the driver
                 settled.append((time.monotonic(), settled_paths(place, urls)))
-                found = found or bool(settled[-1][1])
         fetches = Corpus(place).sql("SELECT url, attempt, status, image_id FROM fetches").to_pylist()
         assert len(fetches) == len(urls)
         had = {urls[row["url"]]: (row["attempt"], row["status"], row["image_id"]) for row in fetches}
@@ -212,6 +209,17 @@ def test_fetching_killed_at_ten_random_moments(tmp_path: Path, web: Web) -> None
         assert len(pictures) <= URLS + (kills - began) * IN_FLIGHT
         assert not any("disallowed" in one.path for one in log)
     assert kept, "some kill came after the first part"
+
+
+def moment(process: subprocess.Popen[bytes], web: Web, dice: random.Random) -> float:
+    """Seconds from now until a fetch is to be killed: one time in three in its start, else once it has begun to ask,
+    which it is waited for, as a start takes as long as the machine is busy."""
+    if dice.random() < 1 / 3:
+        return dice.uniform(0, 6)
+    asked = len(web.log.requests)
+    while process.poll() is None and len(web.log.requests) == asked:
+        time.sleep(0.02)
+    return dice.uniform(0, 3)
 
 
 def settled_paths(place: Path, urls: dict[str, str]) -> set[str]:
