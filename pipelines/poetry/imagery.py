@@ -115,8 +115,7 @@ def keywords(poems: Sequence[Sequence[str]]) -> list[list[str]]:
     place, _, word = found(batch.codes, batch.bounds, known.trie, classes())
     seen: list[dict[str, str]] = [{} for _ in poems]
     for poem, number in zip(place.tolist(), word.tolist(), strict=True):
-        for keyword in known.keywords[number]:
-            name = colourless(keyword)
+        for name, keyword in zip(known.shown[known.words[number]], known.keywords[number], strict=True):
             if seen[poem].get(name, name) == name:
                 seen[poem][name] = keyword
     return [[shown[name] for name in _salient([*shown])] for shown in seen]
