@@ -381,15 +381,16 @@ def _print_plan(recipe: "Training") -> None:
             row.samples,
             f"{row.operations:.1e}",
             f"{row.gibibytes:,.2f}",
+            f"{row.activations:,.2f}",
             f"{row.days:,.2f}",
         )
         for row in plan(recipe, where)
     ]
-    columns = ("stage", "size", "steps", "batch", "samples", "operations", "GiB of state", "days")
+    columns = ("stage", "size", "steps", "batch", "samples", "operations", "GiB of state", "of activations", "days")
     _print_counts(columns, rows)
     _say(
         f"days on {recipe.workers} devices of {where.teraflops:g} TFLOPS in bfloat16 (the report's), of which a"
-        f" training is taken to get {where.utilisation:.0%}; activations come on top of the state"
+        f" training is taken to get {where.utilisation:.0%}; GiB are those of each"
     )
 
 

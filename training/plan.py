@@ -17,6 +17,10 @@ BACKWARD = 2
 BYTES_OF_STATE = 16
 """Bytes of a trained parameter: weight, gradient and AdamW's two moments, in float32."""
 BYTES_OF_AVERAGE, BYTES_FROZEN = 4, 4
+BYTES_OF_A_COPY = 2
+"""Of a trained parameter, while a pass computes in bfloat16."""
+BYTES_KEPT = 2
+"""Of a number that is kept for the backward pass, in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,10 @@ class Row:
     operations: float
     """Of all its steps; a multiply-add is two. Attention's products are among them."""
     gibibytes: float
-    """Of weights, gradients, moments and averages on each device under DDP; activations come on top."""
+    """Of weights, gradients, moments and averages on each device under DDP."""
+    activations: float
+    """GiB kept on each device for the backward pass of a piece, its share of a batch over `accumulate`, and the trained
+    weights' copies in bfloat16. Where both are too much, `accumulate` lessens this and `sharded` the state."""
     days: float
     """On all devices of the recipe."""
 
@@ -58,6 +65,9 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     are left, (n + 1) / 2 of n, and trains the student. A step of DMD2 simulates the student down to a step of its own
     by chance, (n + 1) / 2 forward passes of n, and trains the critic on two samples; the student's, which comes every
     few steps, adds two of the teacher, a forward and a backward of the critic and a backward of the student.
+
+    Kept for a backward pass is one forward pass of a sample, and two in DMD2, where the student's gradient comes
+    through the critic and the critic sees two samples.
     """
     where = where or Device()
     stages, size = recipe.stages, recipe.size
@@ -66,24 +76,28 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     followed = 2 * ready.substeps * (dmd2.sampling_steps + 1) / 2 if ready else 0
     critic = (dmd2.sampling_steps + 1) / 2 + 2 * (1 + BACKWARD)
     student = 2 + (1 + BACKWARD) + BACKWARD
-    parts: list[tuple[str, Any, int, Cost, float, int]] = [
+    parts: list[tuple[str, Any, int, Cost, float, int, int]] = [
         *(
-            (PHASE.format(n), part, part.size, _unet(recipe.preset, part.size), plain, averaged)
+            (PHASE.format(n), part, part.size, _unet(recipe.preset, part.size), plain, averaged, 1)
             for n, part in enumerate(flow.phases, start=1)
         ),
-        ("flow", flow, size, unet, plain, averaged),
-        *([("trajectory", ready, size, unet, followed + plain, averaged + BYTES_FROZEN)] if ready else []),
-        ("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN),
+        ("flow", flow, size, unet, plain, averaged, 1),
+        *([("trajectory", ready, size, unet, followed + plain, averaged + BYTES_FROZEN, 1)] if ready else []),
+        ("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN, 2),
     ]
     if stages.decoder:
-        parts.insert(0, ("decoder", stages.decoder, size, _decoder(recipe.preset, size), plain, BYTES_OF_STATE))
+        parts.insert(0, ("decoder", stages.decoder, size, _decoder(recipe.preset, size), plain, BYTES_OF_STATE, 1))
     rows = []
-    for stage, settings, side, network, passes, held in parts:
+    for stage, settings, side, network, passes, held, kept in parts:
         of_a_pass = 2 * (network.multiply_adds + network.attention)
         operations = of_a_pass * passes * settings.steps * settings.batch
         days = operations / (recipe.workers * where.teraflops * 1e12 * where.utilisation) / 86_400
-        gibibytes = network.parameters * held / 2**30
-        rows.append(Row(stage, settings.steps, settings.batch, side, operations, gibibytes, days))
+        piece = settings.batch / recipe.workers / settings.accumulate
+        activations = kept * (network.parameters * BYTES_OF_A_COPY + piece * network.kept * BYTES_KEPT)
+        state = network.parameters * held
+        rows.append(
+            Row(stage, settings.steps, settings.batch, side, operations, state / 2**30, activations / 2**30, days)
+        )
     return rows
 
 

@@ -31,6 +31,14 @@ def test_attention_is_counted_apart() -> None:
     assert (counted.multiply_adds, counted.attention) == (0, 2 * 3 * 10 * 7 * (4 + 4))
 
 
+def test_what_a_pass_keeps_is_counted_once_and_without_weights() -> None:
+    network = nn.Sequential(nn.Linear(5, 7), nn.Hardswish(), nn.Linear(7, 3), nn.Hardswish())
+    given, between, out = 2 * 5, 2 * 7, 2 * 3
+    assert cost(network, torch.zeros(2, 5)).kept == given + 2 * between + out
+    query, context = torch.zeros(2, 3, 10, 4, requires_grad=True), torch.zeros(2, 3, 7, 4, requires_grad=True)
+    assert cost(Looks(), query, context).kept == 2 * query.numel() + context.numel(), "query, context and result"
+
+
 def test_what_is_counted_on_meta_is_what_is_computed() -> None:
     real = Decoder()
     with torch.device("meta"):

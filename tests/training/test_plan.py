@@ -27,9 +27,32 @@ def test_a_flow_costs_three_forward_passes_a_sample() -> None:
     assert rows["flow"].operations == 3 * pass_ * 100 * 32
     assert rows["flow"].days == pytest.approx(rows["flow"].operations / (2 * 0.5e12) / 86_400)
     assert rows["flow"].gibibytes == pytest.approx(step.parameters * 20 / 2**30)
+    assert rows["flow"].activations == pytest.approx((step.parameters + 16 * step.kept) * 2 / 2**30)
+    assert rows["dmd2"].activations == pytest.approx(2 * (step.parameters + 4 * step.kept) * 2 / 2**30)
     assert rows["flow1"].samples == 80 and rows["flow1"].operations / 80 < rows["flow"].operations / 3200
     assert rows["trajectory"].operations == pytest.approx((2 * 7.5 + 3) * pass_ * 80)
     assert rows["dmd2"].operations == pytest.approx((2.5 + 6 + (2 + 3 + 2) / 5) * pass_ * 80)
+
+
+def test_the_activations_are_what_a_pass_in_bfloat16_keeps() -> None:
+    torch.manual_seed(0)
+    unet = JuZhouUNet.preset("nano")
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+        unet(torch.randn(4, 32, 8, 8), torch.rand(4), torch.randn(4, 52, 128))
+    own = {weight.untyped_storage().data_ptr() for weight in unet.parameters()}
+    measured = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own) / 2**30
+    (row, _) = plan(Training(stages=Stages(flow=FlowSettings(batch=8, accumulate=2))))
+    assert measured == pytest.approx(row.activations, rel=0.15), "norms and attention are in float32 on a CPU"
+
+
+def test_the_full_recipe_fits_on_the_reports_devices() -> None:
+    assert max(row.gibibytes + row.activations for row in plan(Training.load(RECIPES / "full.yaml"))) < 64
 
 
 def test_the_full_recipe_has_the_reports_stages() -> None:
