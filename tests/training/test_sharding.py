@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from schemas.training import DMD2Settings
 from tests.training.conftest import RECIPE
 from training.dmd2 import DMD2Stage
 from training.release import Release
@@ -17,7 +18,7 @@ from training.stage import Job, run
 SHARDED = RECIPE.model_copy(
     update={
         "stages": RECIPE.stages.model_copy(
-            update={"dmd2": RECIPE.stages.dmd2.model_copy(update={"sharded": True, "batch": 4, "accumulate": 2})}
+            update={"dmd2": DMD2Settings(steps=4, batch=4, accumulate=2, student_every=2, sharded=True)}
         )
     }
 )
@@ -33,7 +34,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def work(rank: int, port: int, release: Path, trained: dict[str, Path], folders: list[Path]) -> None:
-    """A worker: the whole training in one folder, one that is interrupted after five steps in the other."""
+    """A worker: the whole training in one folder, one that is interrupted in its last step in the other."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     job = Job(Release(release), SHARDED, trained, rank=rank, world=2)
@@ -44,7 +45,7 @@ def work(rank: int, port: int, release: Path, trained: dict[str, Path], folders:
     whole_step = stage.step
 
     def dies(step: int, batch: object) -> dict[str, float]:
-        if step == 5:
+        if step == 3:
             raise Killed
         return whole_step(step, batch)
 
@@ -64,7 +65,7 @@ def test_shared_out_interrupted_and_resumed(release: Path, trained: dict[str, Pa
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(work, (port, release, trained, [whole, resumed]), nprocs=2)
-    assert losses(resumed) == losses(whole) and len(losses(whole)) == 6
+    assert losses(resumed) == losses(whole) and len(losses(whole)) == 4
     run(DMD2Stage(Job(Release(release), SHARDED, trained)), alone)
     assert losses(alone) == pytest.approx(losses(whole), rel=0.02)
     assert (whole / "samples-4.png").exists() and (whole / "checkpoint" / "unet").is_dir()

@@ -35,10 +35,10 @@ KILLED = RECIPE.model_copy(
     update={
         "save_every": 2,
         "stages": Stages(
-            autoencoder=AutoencoderSettings(steps=12, batch=8),
-            align=AlignSettings(steps=8, batch=8),
-            flow=FlowSettings(steps=12, batch=8, accumulate=2, tune_text=True),
-            dmd2=DMD2Settings(steps=8, batch=8, accumulate=2),
+            autoencoder=AutoencoderSettings(steps=4, batch=8),
+            align=AlignSettings(steps=4, batch=8),
+            flow=FlowSettings(steps=8, batch=8, accumulate=2, tune_text=True),
+            dmd2=DMD2Settings(steps=4, batch=8, accumulate=2),
         ),
     }
 )
