@@ -33,6 +33,7 @@ from pipelines.poetry.imagery import cut, keywords
 from pipelines.poetry.poems import cleaned, flaw_of, simplified
 from pipelines.poetry.retrieval import LOOKED_UP, fits
 from pipelines.poetry.variants import standing
+from pipelines.releases.selection import LINES
 from schemas.policy import PoemLines
 
 AT_ONCE = 1024
@@ -91,20 +92,18 @@ def pictures(
 
 def capped(found: pa.Table, lines: PoemLines) -> tuple[int, int, int, int]:
     """How often the commonest line stands beside a picture, and how many lines do, before the caps and after."""
-    counted = "SELECT max(n), count(*) FROM (SELECT line, count(*) AS n FROM ({}) GROUP BY line)"
+    counted = "SELECT max(n), count(*) FROM (SELECT text, count(*) AS n FROM ({}) GROUP BY text)"
     with duckdb.connect() as connection:
         connection.register("found", found)
-        [before] = connection.sql(
-            counted.format(f"FROM found WHERE score >= {lines.least} AND place <= {lines.most}")
-        ).fetchall()
-        [after] = connection.sql(
-            counted.format(f"""
-            SELECT *, row_number() OVER (PARTITION BY picture ORDER BY place) AS taken
-            FROM (SELECT *, row_number() OVER (PARTITION BY line ORDER BY score DESC, picture) AS time FROM found
-                WHERE score >= {lines.least})
-            WHERE time <= {lines.times} QUALIFY taken <= {lines.most}
+        connection.execute("""
+            CREATE VIEW captions AS SELECT picture AS sample_id, line AS text, place AS rank, score, 'line' AS kind,
+                0 AS poem_id FROM found;
+            CREATE VIEW verdicts AS SELECT DISTINCT picture AS sample_id, true AS kept FROM found;
+            CREATE VIEW poems AS SELECT 0 AS poem_id, [''] AS lines
         """)
-        ).fetchall()
+        fitting = f"FROM captions WHERE score >= {lines.least} AND rank <= {lines.most}"
+        [before] = connection.sql(counted.format(fitting)).fetchall()
+        [after] = connection.sql(counted.format(LINES.format(**lines.model_dump(), learnt="true"))).fetchall()
     return (*before, *after)
 
 
