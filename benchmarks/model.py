@@ -1,13 +1,14 @@
 """What the networks cost beside their relatives of diffusers, and a picture in 4 steps beside one in 28.
 
     python benchmarks/model.py           a step at 32² and 64² latents, decoders at 256 and 512 pixels; about 10 minutes
-    python benchmarks/model.py --quick   the smaller sizes alone, without SDXL's network
+    python benchmarks/model.py --quick   the smaller sizes alone, without SDXL's network and variants of ours
 
 All networks have random weights, run on one thread of this CPU in float32, batch 1, and in a process of their own,
 whose peak memory beyond that before the network was made is told; times are the best of several passes. SD 1.5 and SDXL
 are built from their published configurations. Multiply-adds are of convolutions and linear maps. The training step is
 of the nano model, batch 32, in bfloat16 where the CPU computes it; `as it was` computes attention in bfloat16 too, as
-torch does under autocast.
+torch does under autocast. Variants of our network show what each choice gives: `channels first` has torch's own
+layout, `attention written out` two products and a softmax in place of the fused kernel, `compiled` is torch.compile's.
 """
 
 import argparse
@@ -56,6 +57,9 @@ SD_DECODER: dict[str, Any] = {
 }
 
 
+VARIANTS = ("channels first", "attention written out", "compiled")
+
+
 class Row(NamedTuple):
     """One network at one size."""
 
@@ -83,16 +87,20 @@ def peak() -> float:
 
 
 def network(
-    what: str, make: Callable[[], nn.Module], inputs: Callable[[], tuple[Tensor, ...]], passes: int, **named: Any
+    what: str,
+    make: Callable[[], nn.Module],
+    inputs: Callable[[], tuple[Tensor, ...]],
+    passes: int,
+    prepare: Callable[[nn.Module], Any] = nn.Module.eval,
 ) -> Row:
-    """Time a network's forward pass."""
+    """Time a network's forward pass, once it is prepared for that."""
     before = peak()
     with torch.device("meta"):
-        counted = cost(make(), *inputs(), **named)
-    made = make().eval()
+        counted = cost(make(), *inputs())
+    made = prepare(make())
     given = inputs()
     with torch.no_grad():
-        seconds = best(lambda: made(*given, **named), passes)
+        seconds = best(lambda: made(*given), passes)
     return Row(what, seconds, peak() - before, counted.parameters, counted.multiply_adds)
 
 
@@ -101,10 +109,28 @@ def latents(side: int, channels: int, tokens: int, context: int) -> tuple[Tensor
     return torch.zeros(1, channels, side, side), torch.full((1,), 500.0), torch.zeros(1, tokens, context)
 
 
-def ours(side: int) -> Row:
-    """A step of the full network."""
-    make = partial(JuZhouUNet.preset, "full")
-    return network(f"U-Net {side}²: ours", make, lambda: latents(side, 16, text.TOKENS, 1024), 3)
+def ours(side: int, variant: str = "") -> Row:
+    """A step of the full network, or of one that lacks or adds something."""
+    if variant == "channels first":
+        torch.channels_last = torch.contiguous_format
+    elif variant == "attention written out":
+        device.attention = written_out
+    what = f"U-Net {side}²: ours" + (f", {variant}" if variant else "")
+    prepare = compiled if variant == "compiled" else nn.Module.eval
+    return network(what, partial(JuZhouUNet.preset, "full"), lambda: latents(side, 16, text.TOKENS, 1024), 3, prepare)
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention by its formula."""
+    weights = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if mask is not None:
+        weights = weights.masked_fill(~mask, float("-inf"))
+    return weights.softmax(-1) @ value
+
+
+def compiled(module: nn.Module) -> Any:
+    """The network through torch.compile."""
+    return torch.compile(module.eval())
 
 
 def sd15(side: int) -> Row:
@@ -208,6 +234,7 @@ def main() -> None:
     sides, sizes = ((32,), (256,)) if quick else ((32, 64), (256, 512))
     cases: list[Callable[[], Row]] = [
         *(partial(case, side) for side in sides for case in ((ours, sd15) if quick else (ours, sd15, sdxl))),
+        *(partial(ours, side, variant) for side in sides for variant in (() if quick else VARIANTS)),
         *(partial(case, size) for size in sizes for case in (light_decoder, sd_decoder, tiny_decoder)),
         *(partial(training_step, as_it_was) for as_it_was in (False, True)),
         *(partial(picture, steps) for steps in (4, 28)),
