@@ -133,8 +133,8 @@ class DMD2Settings(StageSettings):
     """The real score's."""
     gan_weight: Annotated[float, Field(ge=0.0)] = 0.03
     regression: Annotated[float, Field(ge=0.0)] = 0.0
-    """The weight of the regression onto the ends of the teacher's trajectories, which DMD has (section 4.2 of arXiv
-    2311.18828) and DMD2 leaves out."""
+    """The weight of a regression onto where the teacher's trajectories end, from the student's own steps. DMD has one
+    on pairs that are computed beforehand (section 4.2 of arXiv 2311.18828), DMD2 has none."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     """Of the student's weights, by its own steps."""
     sharded: bool = False

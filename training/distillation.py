@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from model import device, flow
+from model import flow
 from model.pipeline import JuZhouPipeline
 from model.text import TextStates
 from schemas.training import TrajectorySettings
@@ -45,18 +44,6 @@ class Distillation(Stage):
         self.batches = Batches(self.release, self.recipe.seed, self.recipe.size, self.settings.batch)
         self.pipeline = JuZhouPipeline.from_pretrained(base).to(self.device)
         self.pipeline.unet.eval().requires_grad_(False)
-
-    def regression(
-        self, teacher: nn.Module, student: nn.Module, real: Tensor, noise: Tensor, depth: int, text: TextStates
-    ) -> Tensor:
-        """How far the student's x0 is from where the teacher's guided trajectory ends, from real latents noised to the
-        student's level `depth`: mean squared difference, in float32."""
-        level = self.levels[depth]
-        z = flow.interpolate(real, noise, level)
-        with device.autocast(self.device):
-            end = self.follow_teacher(teacher, z, depth, text, self.settings.guidance)
-            x0 = flow.clean(z, level, flow.velocity(student, z, level, text))
-        return F.mse_loss(x0.float(), end)
 
     @torch.no_grad()
     def follow_teacher(self, teacher: nn.Module, z: Tensor, depth: int, text: TextStates, guidance: float) -> Tensor:

@@ -162,8 +162,8 @@ class DMD2Stage(Distillation):
             told = []
             for piece in self.in_turn(given, self.student):
                 with device.autocast(self.device):
-                    x = self._generate(piece, depth)
-                told.append(self._teach_student(x, piece) | self._hold_student(piece, depth))
+                    z, x = self._generate(piece, depth)
+                told.append(self._teach_student(x, piece, self._hold(x, z, piece, depth)))
                 samples.append(x.detach())
             norm = descend(self.student_optimizer, rate, CLIP)
             metrics |= mean(told) | {"student_grad_norm": norm}
@@ -173,7 +173,7 @@ class DMD2Stage(Distillation):
                 self.kept.load_state_dict(self.average.state_dict())
         else:
             with torch.no_grad(), device.autocast(self.device):
-                samples = [self._generate(piece, depth) for piece in given]
+                samples = [self._generate(piece, depth)[1] for piece in given]
         drawn_and_given = list(zip(samples, given, strict=True))
         told = [self._teach_critic(x, piece) for x, piece in self.in_turn(drawn_and_given, self.critic)]
         norm = descend(self.critic_optimizer, self.settings.critic_rate * rate, CLIP)
@@ -186,18 +186,19 @@ class DMD2Stage(Distillation):
             self.latents(piece.latents), self.texts(piece.texts, piece.mask), noises, piece.times.to(self.device).T
         )
 
-    def _generate(self, given: Given, depth: int) -> Tensor:
-        """The student's x0 at step `depth` of its own trajectory from pure noise; only that step keeps a gradient."""
+    def _generate(self, given: Given, depth: int) -> tuple[Tensor, Tensor]:
+        """What the student is given at step `depth` of its own trajectory from pure noise, and the x0 that it says
+        there; only that step keeps a gradient."""
         noises, text, level = given.noises, given.text, self.levels[depth]
         with torch.no_grad():
             before = (
                 flow.sample_distilled(bare(self.student), noises[:depth], text, self.levels[:depth]) if depth else None
             )
         z = noises[0] if before is None else flow.interpolate(before, noises[depth], level)
-        return flow.clean(z, level, flow.velocity(self.student, z, level, text))
+        return z, flow.clean(z, level, flow.velocity(self.student, z, level, text))
 
-    def _teach_student(self, x: Tensor, given: Given) -> Metrics:
-        """The student's gradients: distribution matching, and fooling the critic's head."""
+    def _teach_student(self, x: Tensor, given: Given, held: Tensor | None) -> Metrics:
+        """The student's gradients: distribution matching, fooling the critic's head, and what holds it."""
         t, text = given.times[0], given.text
         z = flow.interpolate(x, given.noises[-3], t)
         critic: Critic = bare(self.critic).requires_grad_(False)
@@ -208,18 +209,23 @@ class DMD2Stage(Distillation):
             fake, logits = critic(z, t, text)
         matching = distribution_matching_loss(x, flow.clean(z.detach(), t, speed), fake.detach())
         gan = generator_gan_loss(logits)
-        self.backward(matching + self.settings.gan_weight * gan)
+        loss = matching + self.settings.gan_weight * gan
+        told = {"student_matching": matching.item(), "student_gan": gan.item()}
+        if held is not None:
+            loss = loss + self.settings.regression * held
+            told["student_regression"] = held.item()
+        self.backward(loss)
         critic.requires_grad_(True)
-        return {"student_matching": matching.item(), "student_gan": gan.item()}
+        return told
 
-    def _hold_student(self, given: Given, depth: int) -> Metrics:
-        """The student's gradients towards where the teacher's trajectory ends, from a real picture noised to one of the
-        student's levels; this keeps what distribution matching loses first, the number of things."""
+    def _hold(self, x: Tensor, z: Tensor, given: Given, depth: int) -> Tensor | None:
+        """How far the student's x0 is from where the teacher's trajectory from z ends, where the recipe asks for that:
+        it keeps what distribution matching loses first, the number of things."""
         if not self.settings.regression:
-            return {}
-        loss = self.regression(self.teacher, self.student, given.real, given.noises[-1], depth, given.text)
-        self.backward(self.settings.regression * loss)
-        return {"student_regression": loss.item()}
+            return None
+        with device.autocast(self.device):
+            end = self.follow_teacher(self.teacher, z, depth, given.text, self.settings.guidance)
+        return F.mse_loss(x.float(), end)
 
     def _teach_critic(self, x: Tensor, given: Given) -> Metrics:
         """The critic's gradients: x0 of the student's noised samples, and which latents are real."""

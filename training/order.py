@@ -9,7 +9,7 @@ VERSIONS = {
     "texts": 1,
     "flow": 3,
     "trajectory": 1,
-    "dmd2": 5,
+    "dmd2": 6,
 }
 """Stage → a number, raised when its code changes what it would produce. Each opens what those before it wrote; those
 that a recipe leaves out are skipped."""

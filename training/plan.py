@@ -9,7 +9,7 @@ from model.autoencoder import PRESETS, SCALE, Decoder
 from model.cost import Cost, cost
 from model.text import ENGLISH_TOKENS, TOKENS
 from model.unet import JuZhouUNet
-from schemas.training import Training
+from schemas.training import Training, TrajectorySettings
 from training.order import PHASE
 
 BACKWARD = 2
@@ -64,7 +64,8 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     A step of the regression follows the teacher with guidance, in `substeps` Euler steps for each of the student's that
     are left, (n + 1) / 2 of n, and trains the student. A step of DMD2 simulates the student down to a step of its own
     by chance, (n + 1) / 2 forward passes of n, and trains the critic on two samples; the student's, which comes every
-    few steps, adds two of the teacher, a forward and a backward of the critic and a backward of the student.
+    few steps, adds two of the teacher, a forward and a backward of the critic and a backward of the student, and where
+    it is held by regression the teacher's guided steps.
 
     Kept for a backward pass is one forward pass of a sample, and two in DMD2, where the student's gradient comes
     through the critic and the critic sees two samples.
@@ -73,9 +74,9 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     stages, size = recipe.stages, recipe.size
     flow, ready, dmd2, unet = stages.flow, stages.trajectory, stages.dmd2, _unet(recipe.preset, size)
     plain, averaged = 1 + BACKWARD, BYTES_OF_STATE + BYTES_OF_AVERAGE
-    followed = 2 * ready.substeps * (dmd2.sampling_steps + 1) / 2 if ready else 0
+    followed = 2 * (ready or TrajectorySettings()).substeps * (dmd2.sampling_steps + 1) / 2
     critic = (dmd2.sampling_steps + 1) / 2 + 2 * (1 + BACKWARD)
-    student = 2 + (1 + BACKWARD) + BACKWARD
+    student = 2 + (1 + BACKWARD) + BACKWARD + (followed if dmd2.regression else 0)
     parts: list[tuple[str, Any, int, Cost, float, int, int]] = [
         *(
             (PHASE.format(n), part, part.size, _unet(recipe.preset, part.size), plain, averaged, 1)

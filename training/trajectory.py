@@ -10,8 +10,10 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from model import device, flow
 from model.autoencoder import SCALE
 from training.distillation import Distillation
 from training.flow import follow
@@ -56,7 +58,12 @@ class TrajectoryStage(Distillation):
         losses = []
         for piece in self.in_turn(self.pieces(batch), self.student):
             real, text = self.latents(piece.latents), self.texts(piece.texts, piece.mask)
-            loss = self.regression(self.teacher, self.student, real, piece.noise.to(self.device), depth, text)
+            level = self.levels[depth]
+            z = flow.interpolate(real, piece.noise.to(self.device), level)
+            with device.autocast(self.device):
+                end = self.follow_teacher(self.teacher, z, depth, text, self.settings.guidance)
+                x0 = flow.clean(z, level, flow.velocity(self.student, z, level, text))
+            loss = F.mse_loss(x0.float(), end)
             self.backward(loss)
             losses.append({"loss": loss.item()})
         norm = descend(self.optimizer, learning_rate(step, self.steps, self.settings.learning_rate))

@@ -32,6 +32,8 @@ def test_a_flow_costs_three_forward_passes_a_sample() -> None:
     assert rows["flow1"].samples == 80 and rows["flow1"].operations / 80 < rows["flow"].operations / 3200
     assert rows["trajectory"].operations == pytest.approx((2 * 7.5 + 3) * pass_ * 80)
     assert rows["dmd2"].operations == pytest.approx((2.5 + 6 + (2 + 3 + 2) / 5) * pass_ * 80)
+    held = Training(stages=stages.model_copy(update={"dmd2": stages.dmd2.model_copy(update={"regression": 1.0})}))
+    assert plan(held)[-1].operations == pytest.approx((2.5 + 6 + (2 + 3 + 2 + 2 * 7.5) / 5) * pass_ * 80)
 
 
 def test_the_activations_are_what_a_pass_in_bfloat16_keeps() -> None:
