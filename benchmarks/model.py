@@ -1,6 +1,6 @@
 """What the networks cost beside their relatives of diffusers, and a picture in 4 steps beside one in 28.
 
-    python benchmarks/model.py           a step at 32² and 64² latents, decoders at 256 and 512 pixels; about 10 minutes
+    python benchmarks/model.py           a step at 32² and 64² latents, decoders at 256 and 512 pixels; about 15 minutes
     python benchmarks/model.py --quick   the smaller sizes alone, without SDXL's network and variants of ours
 
 All networks have random weights, run on one thread of this CPU in float32, batch 1, and in a process of their own,
