@@ -8,7 +8,8 @@ whose peak memory beyond that before the network was made is told; times are the
 are built from their published configurations. Multiply-adds are of convolutions and linear maps. The training step is
 of the nano model, batch 32, in bfloat16 where the CPU computes it; `as it was` computes attention in bfloat16 too, as
 torch does under autocast. Variants of our network show what each choice gives: `channels first` has torch's own
-layout, `attention written out` two products and a softmax in place of the fused kernel, `compiled` is torch.compile's.
+layout, `attention written out` two products and a softmax in place of the fused kernel, `compiled` is torch.compile's,
+which needs a C++ compiler.
 """
 
 import argparse
