@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from model.pipeline import JuZhouPipeline
 from model.unet import rotary_angles
-from schemas.training import FlowSettings, Phase
+from schemas.training import AlignSettings, AutoencoderSettings, FlowSettings, Phase
 from tests.training.conftest import RECIPE
 from training.align import AlignStage
 from training.autoencoder import AutoencoderStage
@@ -19,14 +19,18 @@ from training.stage import Job, run
 from training.trainer import folders
 
 PHASES = (
-    Phase(size=32, steps=8, batch=4, learning_rate=1e-3),
-    Phase(size=64, steps=6, batch=4, learning_rate=5e-4, shift=1.5),
+    Phase(size=32, steps=4, batch=4, learning_rate=1e-3),
+    Phase(size=64, steps=3, batch=4, learning_rate=5e-4, shift=1.5),
 )
 GROWING = RECIPE.model_copy(
     update={
         "size": 96,
         "stages": RECIPE.stages.model_copy(
-            update={"flow": FlowSettings(steps=5, batch=4, phases=PHASES), "autoencoder": RECIPE.stages.autoencoder}
+            update={
+                "autoencoder": AutoencoderSettings(steps=2, batch=4),
+                "align": AlignSettings(steps=2, batch=4),
+                "flow": FlowSettings(steps=2, batch=4, phases=PHASES),
+            }
         ),
     }
 )
