@@ -103,6 +103,8 @@ def test_two_workers_killed_at_a_random_moment_learn_the_same_bit_for_bit(releas
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not list(killed.glob("dmd2-*"))
-    train(release, killed, KILLED, lambda line: None)
+    process = juzhou_train(release, killed)
+    said = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 0, said
     assert curves(killed) == curves(whole) and len(curves(whole)) == 4
     assert not list(killed.glob(".*"))
