@@ -1,7 +1,8 @@
 """What a training will cost, told before it starts: samples, operations, memory of a device, and days."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import NamedTuple
 
 import torch
 
@@ -9,7 +10,7 @@ from model.autoencoder import PRESETS, SCALE, Decoder
 from model.cost import Cost, cost
 from model.text import ENGLISH_TOKENS, TOKENS
 from model.unet import JuZhouUNet
-from schemas.training import Training, TrajectorySettings
+from schemas.training import StageSettings, Training, TrajectorySettings
 from training.order import PHASE
 
 BACKWARD = 2
@@ -57,12 +58,28 @@ class Row:
         return self.steps * self.batch
 
 
+class Work(NamedTuple):
+    """What a stage does with a network."""
+
+    stage: str
+    settings: StageSettings
+    size: int
+    network: Cost
+    passes: float
+    """Forward passes that a sample costs."""
+    state: int
+    """Bytes held for a parameter."""
+    kept: int
+    """Forward passes whose activations are kept at one time."""
+
+
 def plan(recipe: Training, where: Device | None = None) -> list[Row]:
-    """A row for each stage that trains a network of the recipe's preset on latents or pictures.
+    """A row for each stage that passes latents or pictures through a network of the recipe's preset.
 
     Passes counted for a sample: of the flow, one forward and one backward; of the decoder likewise, without its critic.
     A step of the regression follows the teacher with guidance, in `substeps` Euler steps for each of the student's that
-    are left, (n + 1) / 2 of n, and trains the student. A step of DMD2 simulates the student down to a step of its own
+    are left, (n + 1) / 2 of n, and trains the student; where the ends are kept, a row of their own follows the teacher.
+    A step of DMD2 simulates the student down to a step of its own
     by chance, (n + 1) / 2 forward passes of n, and trains the critic on two samples; the student's, which comes every
     few steps, adds two of the teacher, a forward and a backward of the critic and a backward of the student, and where
     it is held by regression the teacher's guided steps.
@@ -77,19 +94,24 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     followed = 2 * (ready or TrajectorySettings()).substeps * (dmd2.sampling_steps + 1) / 2
     critic = (dmd2.sampling_steps + 1) / 2 + 2 * (1 + BACKWARD)
     student = 2 + (1 + BACKWARD) + BACKWARD + (followed if dmd2.regression else 0)
-    parts: list[tuple[str, Any, int, Cost, float, int, int]] = [
+    work = [
         *(
-            (PHASE.format(n), part, part.size, _unet(recipe.preset, part.size), plain, averaged, 1)
+            Work(PHASE.format(n), part, part.size, _unet(recipe.preset, part.size), plain, averaged, 1)
             for n, part in enumerate(flow.phases, start=1)
         ),
-        ("flow", flow, size, unet, plain, averaged, 1),
-        *([("trajectory", ready, size, unet, followed + plain, averaged + BYTES_FROZEN, 1)] if ready else []),
-        ("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN, 2),
+        Work("flow", flow, size, unet, plain, averaged, 1),
     ]
     if stages.decoder:
-        parts.insert(0, ("decoder", stages.decoder, size, _decoder(recipe.preset, size), plain, BYTES_OF_STATE, 1))
+        work.insert(0, Work("decoder", stages.decoder, size, _decoder(recipe.preset, size), plain, BYTES_OF_STATE, 1))
+    if ready and ready.rollouts:
+        ends = ready.model_copy(update={"steps": ready.rollouts})
+        work.append(Work("ends", ends, size, unet, followed, BYTES_FROZEN, 0))
+    if ready:
+        passes = plain if ready.rollouts else followed + plain
+        work.append(Work("trajectory", ready, size, unet, passes, averaged + BYTES_FROZEN, 1))
+    work.append(Work("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN, 2))
     rows = []
-    for stage, settings, side, network, passes, held, kept in parts:
+    for stage, settings, side, network, passes, held, kept in work:
         of_a_pass = 2 * (network.multiply_adds + network.attention)
         operations = of_a_pass * passes * settings.steps * settings.batch
         days = operations / (recipe.workers * where.teraflops * 1e12 * where.utilisation) / 86_400
@@ -102,6 +124,7 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     return rows
 
 
+@cache
 def _unet(preset: str, size: int) -> Cost:
     side = size // SCALE
     with torch.device("meta"):

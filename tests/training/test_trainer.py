@@ -14,10 +14,20 @@ import yaml
 
 from model.pipeline import JuZhouPipeline
 from schemas.errors import JuZhouError
-from schemas.training import AlignSettings, AutoencoderSettings, DMD2Settings, FlowSettings, Phase, Stages, Training
+from schemas.training import (
+    AlignSettings,
+    AutoencoderSettings,
+    DMD2Settings,
+    FlowSettings,
+    Phase,
+    Stages,
+    StageSettings,
+    Training,
+    TrajectorySettings,
+)
 from training.trainer import folders, pending, train
 
-STAGES = ["autoencoder", "latents", "align", "texts", "flow1", "flow", "dmd2"]
+STAGES = ["autoencoder", "latents", "align", "texts", "flow1", "flow", "ends", "trajectory", "dmd2"]
 RECIPE = Training(
     size=32,
     workers=2,
@@ -26,6 +36,7 @@ RECIPE = Training(
         autoencoder=AutoencoderSettings(steps=3, batch=4),
         align=AlignSettings(steps=2, batch=4),
         flow=FlowSettings(steps=3, batch=4, phases=(Phase(size=32, steps=2, batch=4, learning_rate=1e-3),)),
+        trajectory=TrajectorySettings(steps=3, batch=4, rollouts=2),
         dmd2=DMD2Settings(steps=2, batch=4),
     ),
 )
@@ -58,9 +69,18 @@ def test_from_a_release_to_a_distilled_checkpoint(release: Path, tmp_path: Path)
 
 
 def test_a_change_reruns_only_what_depends_on_it(release: Path, tmp_path: Path) -> None:
-    changed = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update={"dmd2": DMD2Settings(steps=9)})})
-    before, after = folders(release, tmp_path, RECIPE), folders(release, tmp_path, changed)
-    assert [name for name in before if before[name] != after[name]] == ["dmd2"]
+    before = folders(release, tmp_path, RECIPE)
+
+    def rerun(**changes: StageSettings) -> list[str]:
+        changed = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update=changes)})
+        after = folders(release, tmp_path, changed)
+        return [name for name in before if before[name] != after[name]]
+
+    ready = RECIPE.stages.trajectory or TrajectorySettings()
+    assert rerun(dmd2=DMD2Settings(steps=9)) == ["dmd2"]
+    assert rerun(dmd2=DMD2Settings(steps=2, batch=4, sampling_steps=2)) == ["ends", "trajectory", "dmd2"]
+    assert rerun(trajectory=ready.model_copy(update={"learning_rate": 1e-5})) == ["trajectory", "dmd2"]
+    assert rerun(trajectory=ready.model_copy(update={"guidance": 2.0})) == ["ends", "trajectory", "dmd2"]
     reseeded = folders(release, tmp_path, RECIPE.model_copy(update={"seed": 1}))
     assert not set(before.values()) & set(reseeded.values())
     assert before == folders(release, tmp_path, RECIPE.model_copy(update={"threads": 2, "name": "other"}))
