@@ -446,6 +446,7 @@ Endpoint = Annotated[str | None, typer.Option(help="The base URL of an OpenAI-co
 def scenes(
     checkpoint: Checkpoint,
     quick: Annotated[bool, typer.Option(help="A part of the prompts.")] = False,
+    pictures: Annotated[int, typer.Option(min=1, help="Drawn of each prompt; GenEval has 4.")] = 1,
     grid: Annotated[Path | None, typer.Option(help="A PNG of the same 16 prompts, drawn each way.")] = None,
 ) -> None:
     """Ask for composed scenes in GenEval's six categories, and score what is drawn by our own detector.
@@ -458,9 +459,9 @@ def scenes(
     from training.evaluation import scenes as evaluation
 
     quiet()
-    scores, pictures = evaluation.evaluate(*evaluation.pipelines(checkpoint), quick=quick, say=_say)
+    scores, firsts = evaluation.evaluate(*evaluation.pipelines(checkpoint), quick=quick, pictures=pictures, say=_say)
     if grid:
-        evaluation.grid(pictures, grid)
+        evaluation.grid(firsts, grid)
         _say(f"{grid}: {' · '.join(scores)}")
     _say(evaluation.summary(scores))
 

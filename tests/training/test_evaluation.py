@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from schemas.scenes import BY_NAME, CATEGORIES, Category, Scene, Side, Thing
-from training.evaluation.detector import FEATURES, Detection, load, look
+from training.evaluation import scenes as evaluation
+from training.evaluation.detector import FEATURES, Detection, Seen, load, look
 from training.evaluation.frechet import frechet, moments
 from training.evaluation.scenes import Score, asked, right, score, summary
 
@@ -61,6 +62,18 @@ def test_noise_shows_nothing_and_lies_far_from_scenes() -> None:
     assert reached.overall < 0.2 and reached.frechet > 1
 
 
+def test_more_pictures_of_a_prompt_count_as_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes, cat = [scene for scene, _ in asked(quick=True)], found(("猫", None, 0.5, 0.5))
+    monkeypatch.setattr(evaluation, "right", lambda found, scene: bool(found))
+    pictures = torch.zeros(2 * len(scenes), 3, 64, 64)
+    for rounds, error in ((([cat] * 96, [[]] * 96), 0.0), (([cat, []] * 48, [cat, []] * 48), np.sqrt(0.25 / 96))):
+        seen = Seen([*rounds[0], *rounds[1]], torch.randn(2 * len(scenes), FEATURES))
+        monkeypatch.setattr(evaluation, "look", lambda detector, pictures, seen=seen: seen)
+        twice = score(pictures, scenes)
+        assert (twice.prompts, twice.pictures, twice.overall) == (96, 2, 0.5)
+        assert set(twice.categories.values()) == {0.5} and twice.error == pytest.approx(error)
+
+
 def test_the_distance_of_equal_features_is_nothing_and_grows() -> None:
     features = np.random.default_rng(0).standard_normal((4_000, FEATURES))
     reference = moments(features)
@@ -78,7 +91,8 @@ def test_the_detector_takes_pictures_of_64_to_128_pixels() -> None:
 
 def test_the_summary_has_the_ratio() -> None:
     shares: dict[Category, float] = dict.fromkeys(CATEGORIES, 0.5)
-    scores = {name: Score(shares, overall, 0.01, 2.0, 553) for name, overall in (("28", 0.5), ("4", 0.45))}
+    scores = {name: Score(shares, overall, 0.01, 2.0, 553, 4) for name, overall in (("28", 0.5), ("4", 0.45))}
     told = json.loads(summary(scores))
     assert (told["overall_28"], told["overall_4"], told["ratio"]) == (0.5, 0.45, 0.9)
     assert told["categories_4"]["counting"] == 0.5
+    assert (told["prompts"], told["pictures"]) == (553, 4)

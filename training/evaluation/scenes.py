@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 
 import numpy as np
@@ -64,31 +64,37 @@ class Score:
     """What a way of drawing reached."""
 
     categories: dict[Category, float]
-    """The share of prompts that came out right."""
+    """The share of pictures that came out right."""
     overall: float
     """The mean of the six, as GenEval has it."""
     error: float
-    """The standard error of `overall`."""
+    """The standard error of `overall`, by prompts: the pictures of one are alike."""
     frechet: float
     """Fréchet distance of the detector's features to those of composed scenes: ours, not Inception's."""
+    prompts: int
     pictures: int
+    """Of each prompt."""
 
 
 def score(pictures: Tensor, scenes: Sequence[Scene]) -> Score:
-    """Score pictures, (n, 3, h, w) in −1 … 1, against the scenes that were asked for, one each."""
+    """Score pictures against the scenes that were asked for.
+
+    Args:
+        pictures: one of each scene, and as many rounds of that as there are: (rounds · scenes, 3, h, w) in −1 … 1.
+    """
     detector, reference = load()
     seen = look(detector, pictures)
-    outcomes: dict[Category, list[bool]] = {category: [] for category in CATEGORIES}
-    for found, scene in zip(seen.found, scenes, strict=True):
-        outcomes[scene.category].append(right(found, scene))
-    shares = {category: float(np.mean(results)) for category, results in outcomes.items()}
-    variance = sum(shares[category] * (1 - shares[category]) / len(outcomes[category]) for category in CATEGORIES)
+    outcomes = [right(found, scene) for found, scene in zip(seen.found, cycle(scenes), strict=False)]
+    of_prompts = np.reshape(outcomes, (-1, len(scenes))).mean(axis=0)
+    by_category = [of_prompts[[scene.category == category for scene in scenes]] for category in CATEGORIES]
+    shares = {category: float(of.mean()) for category, of in zip(CATEGORIES, by_category, strict=True)}
     return Score(
         shares,
         float(np.mean(list(shares.values()))),
-        float(np.sqrt(variance)) / len(CATEGORIES),
+        float(np.sqrt(sum(of.var() / len(of) for of in by_category))) / len(CATEGORIES),
         frechet(moments(seen.features.numpy()), _moments(reference)),
         len(scenes),
+        len(pictures) // len(scenes),
     )
 
 
@@ -132,12 +138,16 @@ def draw(pipeline: JuZhouPipeline, texts: Sequence[str], steps: int | None, guid
 
 
 def evaluate(
-    base: JuZhouPipeline | None, distilled: JuZhouPipeline | None, quick: bool, say: Say
+    base: JuZhouPipeline | None, distilled: JuZhouPipeline | None, quick: bool, pictures: int, say: Say
 ) -> tuple[dict[str, Score], dict[str, Tensor]]:
     """Scores and pictures of each way there is to draw: `28`, `4_plain` and `4_unguided` by the base checkpoint, `4`
     distilled. Guidance asks the network twice a step, so `4_unguided` costs what `4` does, `4_plain` twice that.
 
     The number of steps in a name is the distilled checkpoint's own, 4 where there is none.
+
+    Args:
+        quick: ask a part of the prompts.
+        pictures: of each prompt; GenEval draws four. Those that are returned are the first of each.
     """
     entries = asked(quick)
     scenes, texts = [scene for scene, _ in entries], [text for _, text in entries]
@@ -149,13 +159,14 @@ def evaluate(
         (f"{few}_unguided", base, few, 1.0),
     ]
     scores: dict[str, Score] = {}
-    pictures: dict[str, Tensor] = {}
+    firsts: dict[str, Tensor] = {}
     for name, pipeline, steps, guidance in ways:
         if pipeline is not None:
-            pictures[name] = draw(pipeline, texts, steps, guidance)
-            scores[name] = score(pictures[name], scenes)
+            drawn = draw(pipeline, texts * pictures, steps, guidance)
+            firsts[name] = drawn[: len(texts)]
+            scores[name] = score(drawn, scenes)
             say(told(name, scores[name]))
-    return scores, pictures
+    return scores, firsts
 
 
 def told(name: str, reached: Score) -> str:
@@ -173,7 +184,7 @@ def summary(scores: dict[str, Score]) -> str:
         found[f"categories_{name}"] = {category: round(share, 4) for category, share in reached.categories.items()}
         found[f"error_{name}"] = round(reached.error, 4)
         found[f"frechet_{name}"] = round(reached.frechet, 3)
-        found["prompts"] = reached.pictures
+        found |= {"prompts": reached.prompts, "pictures": reached.pictures}
     return json.dumps(found)
 
 
