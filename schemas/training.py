@@ -113,10 +113,6 @@ class TrajectorySettings(StageSettings):
     """The teacher's."""
     substeps: PositiveInt = 2
     """Euler steps of the teacher for one of the student."""
-    rollouts: PositiveInt | None = None
-    """Batches of trajectories that the teacher follows. Their ends are kept, and the student sees each batch again and
-    again, in another order each time. Left out, it follows new ones at every step, which cost more than what is learnt
-    from them."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
 
 

@@ -5,7 +5,7 @@ The kept ones are in half precision, and so are those made anew, so that a train
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -144,14 +144,15 @@ class Texts:
         return part["hidden"][int(part["ends"][row - 1]) if row else 0 : int(part["ends"][row])]
 
 
-def keep(files: Iterable[tuple[str, Compute]], folder: Path, share: slice) -> None:
-    """Compute files of tensors into a folder. Whole ones stay as they are; the first worker notes how far it is.
+def keep(name: str, release: Release, recipe: Training, folders: dict[str, Path], folder: Path, share: slice) -> None:
+    """Compute `latents` of every picture at each size of the recipe, or the states of all `texts`, into a folder.
+
+    Files that are whole stay as they are. The first worker notes how far it is.
 
     Args:
-        files: each one's name, and what computes it.
-        share: which of them are this worker's.
+        share: which of the files are this worker's.
     """
-    todo = list(files)[share]
+    todo = list(_latent_files(release, recipe, folders) if name == "latents" else _text_files(release, folders))[share]
     for done, (file, compute) in enumerate(todo, start=1):
         path = folder / file
         if not path.exists():
@@ -164,8 +165,8 @@ def keep(files: Iterable[tuple[str, Compute]], folder: Path, share: slice) -> No
                 log.write(json.dumps({"files": done, "of": len(todo)}) + "\n")
 
 
-def latent_files(release: Release, recipe: Training, folders: dict[str, Path]) -> Iterator[tuple[str, Compute]]:
-    """The latents of every picture at each size of the recipe."""
+def _latent_files(release: Release, recipe: Training, folders: dict[str, Path]) -> Iterator[tuple[str, Compute]]:
+    """Each file of latents, and what computes it."""
     for size in recipe.sizes:
         live = Latents(release, recipe, {"autoencoder": folders["autoencoder"]}, size)
 
@@ -178,8 +179,8 @@ def latent_files(release: Release, recipe: Training, folders: dict[str, Path]) -
             yield f"{size}/{name}", partial(latents, numbers, shape)
 
 
-def text_files(release: Release, recipe: Training, folders: dict[str, Path]) -> Iterator[tuple[str, Compute]]:
-    """The states of every text of the release; those of padding are not kept."""
+def _text_files(release: Release, folders: dict[str, Path]) -> Iterator[tuple[str, Compute]]:
+    """The same for every text of the release; states of padding are not kept."""
     live = Texts(release, folders["align"], None)
 
     def texts(numbers: range) -> dict[str, Tensor]:

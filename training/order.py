@@ -8,16 +8,15 @@ VERSIONS = {
     "align": 3,
     "texts": 1,
     "flow": 3,
-    "ends": 1,
     "trajectory": 1,
     "dmd2": 6,
 }
 """Stage → a number, raised when its code changes what it would produce. Each opens what those before it wrote; those
 that a recipe leaves out are skipped."""
 
-FEATURES = ("latents", "texts", "ends")
-"""Stages that train nothing: what frozen networks make of pictures, texts or noise is kept. What comes later depends
-on the networks, and not on whether that is kept."""
+FEATURES = ("latents", "texts")
+"""Stages that train nothing: what frozen networks make of pictures and texts is kept. What comes later depends on the
+networks, and not on whether that is kept."""
 
 ASIDE = (*FEATURES, "refiner")
 """Stages on whose products those that come later do not depend."""

@@ -74,12 +74,11 @@ class Work(NamedTuple):
 
 
 def plan(recipe: Training, where: Device | None = None) -> list[Row]:
-    """A row for each stage that passes latents or pictures through a network of the recipe's preset.
+    """A row for each stage that trains a network of the recipe's preset on latents or pictures.
 
     Passes counted for a sample: of the flow, one forward and one backward; of the decoder likewise, without its critic.
     A step of the regression follows the teacher with guidance, in `substeps` Euler steps for each of the student's that
-    are left, (n + 1) / 2 of n, and trains the student; where the ends are kept, a row of their own follows the teacher.
-    A step of DMD2 simulates the student down to a step of its own
+    are left, (n + 1) / 2 of n, and trains the student. A step of DMD2 simulates the student down to a step of its own
     by chance, (n + 1) / 2 forward passes of n, and trains the critic on two samples; the student's, which comes every
     few steps, adds two of the teacher, a forward and a backward of the critic and a backward of the student, and where
     it is held by regression the teacher's guided steps.
@@ -103,12 +102,8 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     ]
     if stages.decoder:
         work.insert(0, Work("decoder", stages.decoder, size, _decoder(recipe.preset, size), plain, BYTES_OF_STATE, 1))
-    if ready and ready.rollouts:
-        ends = ready.model_copy(update={"steps": ready.rollouts})
-        work.append(Work("ends", ends, size, unet, followed, BYTES_FROZEN, 0))
     if ready:
-        passes = plain if ready.rollouts else followed + plain
-        work.append(Work("trajectory", ready, size, unet, passes, averaged + BYTES_FROZEN, 1))
+        work.append(Work("trajectory", ready, size, unet, followed + plain, averaged + BYTES_FROZEN, 1))
     work.append(Work("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN, 2))
     rows = []
     for stage, settings, side, network, passes, held, kept in work:

@@ -17,13 +17,6 @@ from training.worker import part, work
 POLL_SECONDS = 1.0
 REPORT_SECONDS = 20.0
 
-HOW = {"accumulate", "sharded"}
-"""Settings that say how a stage is computed and not what."""
-OF_ENDS = {"batch", "guidance", "substeps", "rollouts"}
-"""The settings of the regression on which the ends of the teacher's trajectories depend."""
-OF_FEW_STEPS = ("ends", "trajectory")
-"""Stages that ask DMD2's settings how many steps the student will have."""
-
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Waiting OpenMP threads that spin slow a shared machine down by an order of magnitude."""
 
@@ -71,9 +64,9 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
             above=above,
             stage=stage,
             version=VERSIONS[kind],
-            settings=settings and settings.model_dump(include=OF_ENDS if kind == "ends" else None, exclude=HOW),
+            settings=settings and settings.model_dump(exclude={"accumulate", "sharded"}),
             common=recipe.model_dump(include={"preset", "seed", "size", "captions"}) | {"sizes": recipe.sizes},
-            **({"sampling_steps": recipe.stages.dmd2.sampling_steps} if kind in OF_FEW_STEPS else {}),
+            **({"sampling_steps": recipe.stages.dmd2.sampling_steps} if kind == "trajectory" else {}),
         )
         places[stage] = out.resolve() / f"{stage}-{digest}"
         if kind not in ASIDE:
@@ -84,11 +77,9 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
 def _stages(recipe: Training) -> Iterator[tuple[str, str, Any]]:
     """The stages of a recipe in their order: name, kind and settings. The flow's phases are stages of their own."""
     for kind in VERSIONS:
-        if kind in recipe.cached:
-            yield kind, kind, None
-        if kind == "ends" and (ready := recipe.stages.trajectory) and ready.rollouts:
-            yield kind, kind, ready
         if kind in FEATURES:
+            if kind in recipe.cached:
+                yield kind, kind, None
             continue
         settings = getattr(recipe.stages, kind)
         if kind == "flow":

@@ -27,12 +27,13 @@ def work(config: dict[str, Any]) -> None:
     from training.autoencoder import AutoencoderStage
     from training.decoder import DecoderStage
     from training.dmd2 import DMD2Stage
-    from training.features import keep, latent_files, text_files
+    from training.features import keep
     from training.flow import FlowStage
+    from training.order import FEATURES
     from training.refiner import RefinerStage
     from training.release import Release
     from training.stage import Job, run
-    from training.trajectory import TrajectoryStage, end_files
+    from training.trajectory import TrajectoryStage
 
     recipe = Training.model_validate(config["recipe"])
     device.set_threads(recipe.threads)
@@ -42,12 +43,11 @@ def work(config: dict[str, Any]) -> None:
     folders = {name: Path(folder) for name, folder in config["folders"].items()}
     stages = (RefinerStage, AutoencoderStage, DecoderStage, AlignStage, FlowStage, TrajectoryStage, DMD2Stage)
     kinds = {kind.name: kind for kind in stages}
-    features = {"latents": latent_files, "texts": text_files, "ends": end_files}
     release = Release(Path(config["release"]), recipe.captions.keys())
     for name in config["pending"]:
         folder = folders[name]
-        if name in features:
-            keep(features[name](release, recipe, folders), part(folder), slice(rank, None, world))
+        if name in FEATURES:
+            keep(name, release, recipe, folders, part(folder), slice(rank, None, world))
         else:
             kind = name.rstrip("0123456789") if name not in kinds else name
             phase = int(name.removeprefix(kind) or 0)

@@ -26,16 +26,15 @@ from schemas.training import (
 from training.align import AlignStage
 from training.autoencoder import AutoencoderStage
 from training.dmd2 import DMD2Stage
-from training.features import keep, latent_files, text_files
+from training.features import keep
 from training.flow import FlowStage
 from training.release import Release
 from training.stage import Job, Stage, run
-from training.trajectory import TrajectoryStage, end_files
+from training.trajectory import TrajectoryStage
 
 STAGES: dict[str, type[Stage]] = {
     stage.name: stage for stage in (AutoencoderStage, AlignStage, FlowStage, TrajectoryStage, DMD2Stage)
 }
-FILES = {"latents": latent_files, "texts": text_files, "ends": end_files}
 COLOURS = {"红": "red", "绿": "green", "蓝": "blue", "黄": "gold", "紫": "purple", "黑": "black"}
 SHAPES = {"圆": "ellipse", "方块": "rectangle"}
 SIZES = (16, 24, 32)
@@ -47,7 +46,7 @@ RECIPE = Training(
         autoencoder=AutoencoderSettings(steps=30, batch=4),
         align=AlignSettings(steps=12, batch=14),
         flow=FlowSettings(steps=16, batch=4),
-        trajectory=TrajectorySettings(steps=12, batch=2, rollouts=5),
+        trajectory=TrajectorySettings(steps=12, batch=2),
         dmd2=DMD2Settings(steps=6, batch=2, student_every=5),
     ),
 )
@@ -141,12 +140,12 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """All stages of the recipe, one after another in this process."""
     finished: dict[str, Path] = {}
-    for name in ("autoencoder", "latents", "align", "texts", "flow", "ends", "trajectory", "dmd2"):
+    for name in ("autoencoder", "latents", "align", "texts", "flow", "trajectory", "dmd2"):
         folder = tmp_path_factory.mktemp(name)
         if name in STAGES:
             run(STAGES[name](Job(Release(release), RECIPE, dict(finished))), folder)
         else:
-            keep(FILES[name](Release(release), RECIPE, finished), folder, slice(0, None))
+            keep(name, Release(release), RECIPE, finished, folder, slice(0, None))
         finished[name] = folder
     return finished
 

@@ -1,4 +1,4 @@
-"""Features are the same whether they are kept or computed anew, and what is kept is not computed again."""
+"""Latents and texts are the same whether they are kept or computed anew, and what is kept is not computed again."""
 
 import math
 from pathlib import Path
@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.conftest import FILES, RECIPE
-from training import features, trajectory
+from tests.training.conftest import RECIPE
+from training import features
 from training.features import Latents, Texts, keep
 from training.flow import FlowStage
 from training.release import Release
 from training.stage import Job
-from training.trajectory import TrajectoryStage
 
 ALL = slice(0, None)
 
@@ -56,23 +55,22 @@ def test_a_stage_learns_the_same_either_way(release: Path, trained: dict[str, Pa
     assert one == pytest.approx(other, rel=1e-2)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["latents", "texts"])
 def test_workers_share_the_files_and_whole_ones_stay(
     release: Path, trained: dict[str, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, constant = (trajectory, "ROLLOUTS") if name == "ends" else (features, "PART")
-    monkeypatch.setattr(module, constant, 2)
+    monkeypatch.setattr(features, "PART", 5)
     opened = Release(release)
-    counts = {"latents": len(opened.pictures.shard), "texts": len(opened.texts), "ends": 5}
-    every = math.ceil(counts[name] / 2)
     for rank in range(2):
-        keep(FILES[name](opened, RECIPE, trained), tmp_path, slice(rank, None, 2))
+        keep(name, opened, RECIPE, trained, tmp_path, slice(rank, None, 2))
         files = sorted(tmp_path.rglob("*.safetensors"))
+        count = len(opened.pictures.shard) if name == "latents" else len(opened.texts)
+        every = math.ceil(count / 5)
         assert len(files) == (every if rank else math.ceil(every / 2))
     [first, second, *_] = files
     first.unlink()
     before = second.stat().st_mtime_ns
-    keep(FILES[name](opened, RECIPE, trained), tmp_path, ALL)
+    keep(name, opened, RECIPE, trained, tmp_path, ALL)
     assert first.exists() and second.stat().st_mtime_ns == before
     assert not list(tmp_path.rglob("*.tmp"))
     folders = {**trained, name: tmp_path}
@@ -80,11 +78,6 @@ def test_workers_share_the_files_and_whole_ones_stay(
         images = torch.arange(36)
         in_parts, whole = (Latents(opened, RECIPE, places, 32) for places in (folders, without(trained, "latents")))
         one, other = (latents(latents.load(images, (32, 32))) for latents in (in_parts, whole))
-    elif name == "ends":
-        in_parts, whole = (TrajectoryStage(Job(opened, RECIPE, places)) for places in (folders, trained))
-        one = torch.cat([in_parts.load(step).ends for step in range(5)])
-        monkeypatch.undo()
-        other = torch.cat([whole.load(step).ends for step in range(5)])
     else:
         numbers = torch.arange(len(opened.texts))
         both = (Texts(opened, trained["align"], states) for states in (tmp_path, None))

@@ -72,7 +72,6 @@ def test_each_phase_is_a_stage_with_a_folder_of_its_own(release: Path, tmp_path:
         "flow1",
         "flow2",
         "flow",
-        "ends",
         "trajectory",
         "dmd2",
     ]
@@ -80,7 +79,7 @@ def test_each_phase_is_a_stage_with_a_folder_of_its_own(release: Path, tmp_path:
     flow = GROWING.stages.flow.model_copy(update={"phases": longer})
     changed = GROWING.model_copy(update={"stages": GROWING.stages.model_copy(update={"flow": flow})})
     before, after = folders(release, tmp_path, GROWING), folders(release, tmp_path, changed)
-    assert [name for name in before if before[name] != after[name]] == ["flow2", "flow", "ends", "trajectory", "dmd2"]
+    assert [name for name in before if before[name] != after[name]] == ["flow2", "flow", "trajectory", "dmd2"]
 
 
 def test_a_text_tower_that_learns_along_goes_into_the_checkpoint(

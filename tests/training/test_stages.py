@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from model import flow
 from model.pipeline import JuZhouPipeline
-from schemas.training import AlignSettings, TrajectorySettings
+from schemas.training import AlignSettings
 from tests.training.conftest import RECIPE, STAGES
 from training.align import AlignStage
 from training.autoencoder import AutoencoderStage
@@ -41,7 +41,6 @@ def test_products_are_whole_and_the_state_is_gone(trained: dict[str, Path]) -> N
         "align": {"metrics.jsonl", "tensorboard", "text_encoder", "tokenizer"},
         "texts": {"metrics.jsonl", "00000.safetensors"},
         "flow": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-28.png", "samples.json"},
-        "ends": {"metrics.jsonl", "00000.safetensors"},
         "trajectory": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-4.png", "samples.json"},
         "dmd2": {"metrics.jsonl", "tensorboard", "checkpoint", "samples-4.png", "samples-4-plain.png", "samples.json"},
     }
@@ -125,39 +124,6 @@ def test_a_student_learns_where_the_teachers_trajectories_end(release: Path, tra
     assert any(
         not torch.equal(one, other) for one, other in zip(ready.parameters(), stage.teacher.parameters(), strict=True)
     )
-
-
-def test_kept_ends_are_learnt_from_again_in_another_order(release: Path, trained: dict[str, Path]) -> None:
-    opened, seen = Release(release), []
-    whole, *halves = [TrajectoryStage(Job(opened, RECIPE, trained)) for _ in range(3)]
-    for rank, half in enumerate(halves):
-        half.job = Job(opened, RECIPE, trained, rank, world=2)
-    for step in range(15):
-        batch = whole.load(step)
-        again = [rollout for rollout in range(5) if torch.equal(whole.ends(rollout), batch.ends)]
-        seen += again
-        for part, name in zip(zip(*(half.load(step) for half in halves), strict=True), batch._fields, strict=True):
-            if name in ("noise", "ends"):
-                assert torch.equal(torch.cat(part), getattr(batch, name))
-        assert len(again) == 1 and torch.equal(whole.load(seen.index(again[0])).noise, batch.noise)
-    orders = [seen[first : first + 5] for first in (0, 5, 10)]
-    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders) and len({tuple(order) for order in orders}) > 1
-
-
-def test_ends_are_kept_or_followed_anew(release: Path, trained: dict[str, Path]) -> None:
-    stages = []
-    for rollouts in (5, None):
-        still = TrajectorySettings(steps=12, batch=2, rollouts=rollouts, learning_rate=1e-12)
-        recipe = RECIPE.model_copy(update={"stages": RECIPE.stages.model_copy(update={"trajectory": still})})
-        stages.append(TrajectoryStage(Job(Release(release), recipe, trained)))
-    kept, followed = stages
-    first = [kept.load(step) for step in range(5)]
-    for rollout in range(5):
-        batch = followed.load(rollout)
-        (step,) = (step for step, other in enumerate(first) if torch.equal(other.noise, batch.noise))
-        assert batch.ends.shape == (2, 0) and torch.equal(batch.latents, first[step].latents)
-        loss = followed.step(rollout, batch)["loss"]
-        assert loss == pytest.approx(kept.step(step, first[step])["loss"], rel=1e-2)
 
 
 def test_a_student_of_dmd2_may_be_held_by_regression(release: Path, trained: dict[str, Path]) -> None:
