@@ -93,30 +93,28 @@ def plan(recipe: Training, where: Device | None = None) -> list[Row]:
     followed = 2 * (ready or TrajectorySettings()).substeps * (dmd2.sampling_steps + 1) / 2
     critic = (dmd2.sampling_steps + 1) / 2 + 2 * (1 + BACKWARD)
     student = 2 + (1 + BACKWARD) + BACKWARD + (followed if dmd2.regression else 0)
-    work = [
-        *(
-            Work(PHASE.format(n), part, part.size, _unet(recipe.preset, part.size), plain, averaged, 1)
-            for n, part in enumerate(flow.phases, start=1)
-        ),
-        Work("flow", flow, size, unet, plain, averaged, 1),
-    ]
+    work = []
     if stages.decoder:
-        work.insert(0, Work("decoder", stages.decoder, size, _decoder(recipe.preset, size), plain, BYTES_OF_STATE, 1))
+        work.append(Work("decoder", stages.decoder, size, _decoder(recipe.preset, size), plain, BYTES_OF_STATE, 1))
+    for n, phase in enumerate(flow.phases, start=1):
+        work.append(Work(PHASE.format(n), phase, phase.size, _unet(recipe.preset, phase.size), plain, averaged, 1))
+    work.append(Work("flow", flow, size, unet, plain, averaged, 1))
     if ready:
         work.append(Work("trajectory", ready, size, unet, followed + plain, averaged + BYTES_FROZEN, 1))
     work.append(Work("dmd2", dmd2, size, unet, critic + student / dmd2.student_every, 2 * averaged + BYTES_FROZEN, 2))
-    rows = []
-    for stage, settings, side, network, passes, held, kept in work:
-        of_a_pass = 2 * (network.multiply_adds + network.attention)
-        operations = of_a_pass * passes * settings.steps * settings.batch
-        days = operations / (recipe.workers * where.teraflops * 1e12 * where.utilisation) / 86_400
-        piece = settings.batch / recipe.workers / settings.accumulate
-        activations = kept * (network.parameters * BYTES_OF_A_COPY + piece * network.kept * BYTES_KEPT)
-        state = network.parameters * held
-        rows.append(
-            Row(stage, settings.steps, settings.batch, side, operations, state / 2**30, activations / 2**30, days)
-        )
-    return rows
+    return [_row(one, recipe.workers, where) for one in work]
+
+
+def _row(work: Work, workers: int, where: Device) -> Row:
+    settings, network = work.settings, work.network
+    operations = 2 * (network.multiply_adds + network.attention) * work.passes * settings.steps * settings.batch
+    days = operations / (workers * where.teraflops * 1e12 * where.utilisation) / 86_400
+    piece = settings.batch / workers / settings.accumulate
+    activations = work.kept * (network.parameters * BYTES_OF_A_COPY + piece * network.kept * BYTES_KEPT)
+    state = network.parameters * work.state
+    return Row(
+        work.stage, settings.steps, settings.batch, work.size, operations, state / 2**30, activations / 2**30, days
+    )
 
 
 @cache

@@ -66,6 +66,7 @@ def folders(release: Path, out: Path, recipe: Training) -> dict[str, Path]:
             version=VERSIONS[kind],
             settings=settings and settings.model_dump(exclude={"accumulate", "sharded"}),
             common=recipe.model_dump(include={"preset", "seed", "size", "captions"}) | {"sizes": recipe.sizes},
+            # The regression asks DMD2's settings how many steps its student has.
             **({"sampling_steps": recipe.stages.dmd2.sampling_steps} if kind == "trajectory" else {}),
         )
         places[stage] = out.resolve() / f"{stage}-{digest}"
